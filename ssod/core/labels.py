@@ -1,0 +1,87 @@
+"""BoxLabels: truth and pseudo labels as one padded value, so that a filter is a mask and never an index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BoxLabels:
+    """Boxes of B images in K slots each; a slot that is not `valid` means nothing.
+
+    boxes (B, K, 4) float32 xyxy pixels of one view · classes (B, K) int64 in [0, C) ·
+    scores (B, K) float32, 1 for annotations · valid (B, K) bool ·
+    spread (B, K) float32 or None: how far jittered copies of the box disagree, relative to its size.
+    """
+
+    boxes: Tensor
+    classes: Tensor
+    scores: Tensor
+    valid: Tensor
+    spread: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        slots = tuple(self.boxes.shape[:-1])
+        named = {"classes": self.classes, "scores": self.scores, "valid": self.valid}
+        if self.spread is not None:
+            named["spread"] = self.spread
+        if self.boxes.dim() != 3 or self.boxes.shape[-1] != 4:
+            raise ValueError(f"boxes must be (B, K, 4), got {tuple(self.boxes.shape)}")
+        for name, tensor in named.items():
+            if tuple(tensor.shape) != slots:
+                raise ValueError(f"{name} must be {slots} like boxes, got {tuple(tensor.shape)}")
+
+    def where(self, mask: Tensor) -> BoxLabels:
+        """The same labels, valid only where `mask` (B, K) also holds."""
+        return replace(self, valid=self.valid & mask)
+
+    def score_above(self, min_score: float | Tensor) -> BoxLabels:
+        """Labels whose score exceeds `min_score` (a number, or broadcastable to (B, K))."""
+        return self.where(self.scores > min_score)
+
+    def spread_below(self, max_spread: float) -> BoxLabels:
+        """Labels on whose place jittered copies agree to better than `max_spread`."""
+        if self.spread is None:
+            raise ValueError("these labels carry no spread; measure it with box jitter first")
+        return self.where(self.spread < max_spread)
+
+    def with_boxes(self, boxes: Tensor, min_side: float = 1e-2) -> BoxLabels:
+        """The same labels at other places (B, K, 4); sides not above `min_side` px become invalid."""
+        sides = boxes[..., 2:] - boxes[..., :2]
+        return replace(self, boxes=boxes, valid=self.valid & (sides > min_side).all(dim=-1))
+
+    def class_agnostic(self) -> BoxLabels:
+        """The same boxes, all of class 0: what an RPN learns from."""
+        return replace(self, classes=torch.zeros_like(self.classes))
+
+    def per_image(self) -> Tensor:
+        """The mean number of valid boxes per image, a scalar that stays on the device."""
+        return self.valid.sum() / max(len(self.valid), 1)
+
+    @staticmethod
+    def pad(
+        boxes: Sequence[Tensor], classes: Sequence[Tensor], scores: Sequence[Tensor] | None = None
+    ) -> BoxLabels:
+        """One BoxLabels from ragged lists: boxes (n_i, 4), classes (n_i), scores (n_i) or all 1.
+
+        K is the longest list, and at least 1, so that a reduction over slots always has an element.
+        """
+        slots = max([1, *(len(each) for each in boxes)])
+        device = boxes[0].device
+        padded = BoxLabels(
+            boxes=torch.zeros(len(boxes), slots, 4, device=device),
+            classes=torch.zeros(len(boxes), slots, dtype=torch.int64, device=device),
+            scores=torch.zeros(len(boxes), slots, device=device),
+            valid=torch.zeros(len(boxes), slots, dtype=torch.bool, device=device),
+        )
+        for image, (box, label) in enumerate(zip(boxes, classes, strict=True)):
+            count = len(box)
+            padded.boxes[image, :count] = box.float()
+            padded.classes[image, :count] = label
+            padded.scores[image, :count] = 1.0 if scores is None else scores[image].float()
+            padded.valid[image, :count] = True
+        return padded

@@ -1,0 +1,179 @@
+"""Loading an image once, showing it as one or two views, and collating views into a batch."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from mmdet.datasets.transforms import PackDetInputs
+from mmengine.dataset import Compose
+
+from ssod.errors import UserError
+from ssod.registry import FUNCTIONS, TRANSFORMS
+
+Image = npt.NDArray[np.uint8]
+Record = dict[str, Any]
+
+VIEWS = ("labeled", "weak", "strong")
+META_KEYS = (
+    "img_id",
+    "img_path",
+    "ori_shape",
+    "img_shape",
+    "scale_factor",
+    "flip",
+    "flip_direction",
+    "homography_matrix",
+)
+
+# What a complete file of a format holds within its last bytes.
+_ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
+_TAIL = 64
+
+
+def read_image(path: str | Path) -> Image:
+    """An image (H, W, 3) uint8, BGR, turned as its EXIF orientation says.
+
+    Raises UserError for a file that is missing, empty, cut short or no image.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read image {path} ({error.strerror}): restore the file, or remove its record "
+            "from the annotation file"
+        ) from None
+    if not data:
+        raise UserError(f"image {path} is empty (0 bytes): restore it from its source")
+    if not _looks_complete(data):
+        _verify_complete(path, data)
+    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(
+            f"{path} is not an image that OpenCV can read, or is damaged: restore it, or remove "
+            "its record from the annotation file"
+        )
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _looks_complete(data: bytes) -> bool:
+    """Whether the file ends as its format demands; True for formats without an end marker."""
+    for beginning, ending in _ENDINGS.items():
+        if data.startswith(beginning):
+            return ending in data[-_TAIL:]
+    return True
+
+
+def _verify_complete(path: str | Path, data: bytes) -> None:
+    """Raises UserError when Pillow misses bytes, which some OpenCV versions silently make grey.
+
+    A second decoding, but only of files with an odd end (such as data after the end marker).
+    """
+    from PIL import Image as PillowImage
+
+    try:
+        with PillowImage.open(io.BytesIO(data)) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError):
+        raise UserError(
+            f"image {path} is truncated (its end is missing): restore it from its source, or "
+            "remove its record from the annotation file"
+        ) from None
+
+
+@TRANSFORMS.register_module()
+class LoadImage:
+    """The record with its image, its shapes and an identity homography.
+
+    The homography starts here in float64, so that it is there even when no transform touches it
+    and so that mmdet's float32 factors are composed in float64.
+    """
+
+    def __call__(self, results: Record) -> Record:
+        image = read_image(results["img_path"])
+        results.update(
+            img=image,
+            img_shape=image.shape[:2],
+            ori_shape=image.shape[:2],
+            scale_factor=(1.0, 1.0),
+            flip=False,
+            flip_direction=None,
+            homography_matrix=np.eye(3),
+        )
+        return results
+
+
+@TRANSFORMS.register_module()
+class CopySharedImage:
+    """The record with an image that may be written to: a copy only where it is still shared.
+
+    Goes before transforms that write in place, such as mmdet's RandomErasing. A shared array is
+    read-only (see TwoViews), and so is every NumPy view of it, e.g. a flipped one.
+    """
+
+    def __call__(self, results: Record) -> Record:
+        if not results["img"].flags.writeable:
+            results["img"] = results["img"].copy()
+        return results
+
+
+@TRANSFORMS.register_module()
+class PackView(PackDetInputs):  # type: ignore[misc]
+    """mmdet's packed item with the homography in its metainfo, under `name` if there is one."""
+
+    def __init__(self, name: str | None = None, meta_keys: Sequence[str] = META_KEYS) -> None:
+        super().__init__(meta_keys=tuple(meta_keys))
+        self.name = name
+
+    def transform(self, results: Record) -> Record:
+        # torch warns about a read-only array even though its values are copied.
+        packed: Record = super().transform(CopySharedImage()(results))
+        return packed if self.name is None else {self.name: packed}
+
+
+@TRANSFORMS.register_module()
+class TwoViews:
+    """`dict(weak=..., strong=...)`: two pipelines run on one decoded image.
+
+    The pixels are shared, not copied, and locked: a transform that writes in place raises
+    ValueError instead of spoiling the other view. Boxes and other small arrays are copied.
+    """
+
+    def __init__(self, weak: Sequence[Record], strong: Sequence[Record]) -> None:
+        self.pipelines = {"weak": Compose(weak), "strong": Compose(strong)}
+
+    def __call__(self, results: Record) -> Record | None:
+        results["img"].flags.writeable = False
+        views = {name: run(_branch(results)) for name, run in self.pipelines.items()}
+        return None if any(view is None for view in views.values()) else views
+
+
+def _branch(results: Record) -> Record:
+    """A record that shares the image with `results` and owns everything that transforms change."""
+    return {key: value if key == "img" else _owned(value) for key, value in results.items()}
+
+
+def _owned(value: Any) -> Any:
+    """A copy of an array, a tensor or boxes; other values are replaced, never changed, in mmdet."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    return value.clone() if hasattr(value, "clone") else value
+
+
+def collate_views(items: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Any]]]:
+    """`{view: {"inputs": [...], "data_samples": [...]}}` over the views that the items hold.
+
+    An item is `dict(labeled=P)` or `dict(weak=P, strong=P)`; a view that no item holds is absent.
+    """
+    batch: dict[str, dict[str, list[Any]]] = {}
+    for name in VIEWS:
+        packed = [item[name] for item in items if name in item]
+        if packed:
+            batch[name] = {key: [one[key] for one in packed] for key in packed[0]}
+    return batch
+
+
+FUNCTIONS.register_module(module=collate_views)

@@ -1,0 +1,293 @@
+"""Reading, checking and completing a config, so that a mistake is one clear line before anything is built."""
+
+import difflib
+import importlib
+import inspect
+import re
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ssod.errors import UserError
+
+# What mmengine's Runner or a part of ours reads. Any other top-level name must be a helper variable.
+KNOWN_NAMES = frozenset(
+    "model train_dataloader val_dataloader test_dataloader train_cfg val_cfg val_evaluator test_evaluator "
+    "optim_wrapper param_scheduler auto_scale_lr default_hooks custom_hooks load_from work_dir launcher "
+    "env_cfg log_processor log_level visualizer default_scope randomness experiment_name custom_imports "
+    "model_wrapper_cfg sync_bn find_unused_parameters activation_checkpointing efficient_conv_bn_eval "
+    "compile".split()
+)
+# Helper variables start with an underscore or are constants in capitals, imported ones mostly; these
+# few of mmdet's and ours may do without.
+HELPER_NAMES = frozenset({"classes", "data_root", "dataset_type", "backend_args", "metainfo"})
+
+DEFAULT_SEED = 0
+DEFAULT_HOOKS: dict[str, dict[str, Any] | None] = {
+    "runtime_info": {"type": "RuntimeInfo"},
+    "timer": None,
+    "sampler_seed": None,
+    "logger": None,
+    "param_scheduler": {"type": "ParamSchedulerHook"},
+    "semi": {"type": "SemiHook"},
+    "finite_guard": {"type": "FiniteGuard"},
+    "scalars": {"type": "ScalarLog"},
+    "checkpoint": {"type": "Checkpoints"},
+    "pictures": {"type": "PseudoLabelPictures"},
+}
+TRAINING_NEEDS = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
+VALIDATION_NEEDS = ("val_dataloader", "val_evaluator")
+
+
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """The config with the `--cfg-options` merged in, checked and completed; UserError for any mistake."""
+    config = read_config(path)
+    check_names(config, path)
+    merge_options(config, options or {})
+    return complete(config, path)
+
+
+def read_config(path: str | Path) -> Config:
+    """The config file with its bases; UserError for a missing file, bad syntax or a failing line."""
+    path = Path(path)
+    if not path.is_file():
+        near = (
+            sorted(str(each) for each in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        )
+        raise UserError(f"config file {path} does not exist{suggest(str(path), near)}")
+    try:
+        return Config.fromfile(path)
+    except UserError:
+        raise
+    except SyntaxError as error:
+        # mmengine parses a copy: its file name means nothing, and bases are read on the way.
+        raise UserError(f"config {path} or a base of it has a syntax error: {error.msg} (line "
+                        f"{error.lineno}: {(error.text or '').strip()})") from error  # fmt: skip
+    except FileNotFoundError as error:
+        raise UserError(f"config {path}: a base file is missing: {error}") from error
+    except Exception as error:
+        raise UserError(f"config {path}{_line_of(error)}: {_one_line(error)}") from error
+
+
+def _line_of(error: BaseException) -> str:
+    """Where in a config file an error arose: `, line 12`, with the file's name if it is a base."""
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if each.name == "<module>"]
+    places = [
+        each for each in frames if each.filename.endswith(".py") and "configs" in each.filename
+    ]
+    return f", {Path(places[-1].filename).name} line {places[-1].lineno}" if places else ""
+
+
+def _one_line(error: BaseException) -> str:
+    """An error as one line: its class and its message."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for the nearest known name, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def check_names(config: Config, path: str | Path) -> None:
+    """Raises UserError for a top-level name that nothing reads: a misspelt option would do nothing."""
+    for name in config.keys():  # noqa: SIM118  iterating a Config itself is not iterating its names
+        if name == "resume":
+            raise UserError(f"config {path}: 'resume' does not belong in a config; use --resume")
+        if name == "test_cfg":
+            raise UserError(
+                f"config {path}: nothing reads 'test_cfg'; tools/test.py --split test uses "
+                "test_dataloader and test_evaluator"
+            )
+        if name in KNOWN_NAMES or _is_helper(name):
+            continue
+        raise UserError(
+            f"config {path}: nothing reads the name {name!r}{suggest(name, KNOWN_NAMES)} "
+            "(a helper variable starts with an underscore)"
+        )
+
+
+def _is_helper(name: str) -> bool:
+    return name.startswith("_") or name.isupper() or name in HELPER_NAMES
+
+
+def merge_options(config: Config, options: Mapping[str, Any]) -> None:
+    """Merges `--cfg-options`; UserError for a path that is not in the config."""
+    for key in options:
+        _check_path(config, key)
+    try:
+        config.merge_from_dict(dict(options))
+    except (TypeError, KeyError, IndexError) as error:
+        raise UserError(f"--cfg-options: {_one_line(error)}") from error
+
+
+def _check_path(config: Config, key: str) -> None:
+    """Raises UserError unless all parents of `key` exist, and it does, or its parent is typed.
+
+    A typed parent may get an option it does not name yet; building it finds a wrong one.
+    """
+    parts = key.split(".")
+    if _is_helper(parts[0]) and parts[0] in config:
+        raise UserError(
+            f"--cfg-options {key}: {parts[0]} is a helper variable, already used up when the config "
+            "was read; set the options it went into"
+        )
+    node: Any = config._cfg_dict
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if isinstance(node, Mapping):
+            if part not in node and not (last and _takes_new_options(node, depth, part)):
+                where = ".".join(parts[:depth]) or "the config"
+                known = KNOWN_NAMES | set(node) if depth == 0 else set(node)
+                raise UserError(
+                    f"--cfg-options {key}: {where} has no {part!r}{suggest(part, known)}"
+                )
+            node = node.get(part)
+        elif isinstance(node, (list, tuple)):
+            if not part.isdigit() or int(part) >= len(node):
+                raise UserError(
+                    f"--cfg-options {key}: {'.'.join(parts[:depth])} is a list of {len(node)}, "
+                    f"{part!r} is not a place in it"
+                )
+            node = node[int(part)]
+        else:
+            raise UserError(
+                f"--cfg-options {key}: {'.'.join(parts[:depth])} is {node!r} and has nothing below it"
+            )
+
+
+def _takes_new_options(node: Mapping[str, Any], depth: int, part: str) -> bool:
+    return part in KNOWN_NAMES if depth == 0 else "type" in node
+
+
+def complete(config: Config, path: str | Path) -> Config:
+    """The config with what it leaves out filled in; UserError for what can't train."""
+    missing = [name for name in TRAINING_NEEDS if not config.get(name)]
+    if missing:
+        raise UserError(f"config {path} has no {', '.join(missing)}: inherit them with _base_")
+    _check_loop(config)
+    config.setdefault("default_scope", "ssod")
+    config.train_cfg.setdefault("type", "SemiTrainLoop")
+    config.train_cfg.pop("by_epoch", None)
+    if any(config.get(name) for name in VALIDATION_NEEDS):
+        absent = [name for name in VALIDATION_NEEDS if not config.get(name)]
+        if absent:
+            raise UserError(f"config {path} has no {absent[0]}: a validation needs it")
+        if not config.get("val_cfg"):
+            config.val_cfg = {}
+        config.val_cfg.setdefault("type", "SemiValLoop")
+    config.default_hooks = {**DEFAULT_HOOKS, **(config.get("default_hooks") or {})}
+    config.randomness = {"seed": DEFAULT_SEED, **(config.get("randomness") or {})}
+    wrapper = config.optim_wrapper
+    if wrapper.get("type", "OptimWrapper") == "OptimWrapper":
+        wrapper.type = "GuardedOptimWrapper"  # takes the same options and skips bad steps
+    return config
+
+
+def _check_loop(config: Config) -> None:
+    """Raises UserError for a training counted in epochs, or one that our hooks can't follow."""
+    train = config.train_cfg
+    if "max_epochs" in train or train.get("by_epoch") or "Epoch" in str(train.get("type", "")):
+        raise UserError(
+            "train_cfg counts in epochs, which the stream of labeled and unlabeled images does not "
+            "have: use train_cfg=dict(type='SemiTrainLoop', max_iters=..., val_interval=...)"
+        )
+    if "max_iters" not in train:
+        raise UserError("train_cfg has no max_iters: say how many iterations to train")
+    schedulers = config.get("param_scheduler") or []
+    for scheduler in [schedulers] if isinstance(schedulers, Mapping) else schedulers:
+        if scheduler.get("by_epoch", True):
+            raise UserError(
+                f"param_scheduler {scheduler.get('type')} counts in epochs: set by_epoch=False and "
+                "give begin, end and milestones in iterations"
+            )
+    sampler = config.train_dataloader.get("sampler") or {}
+    counts, size = sampler.get("counts"), config.train_dataloader.get("batch_size")
+    if counts and size and sum(counts) != size:
+        raise UserError(
+            f"train_dataloader.batch_size={size} but sampler.counts={tuple(counts)} sum to "
+            f"{sum(counts)}: make them equal"
+        )
+
+
+def use_mixed_precision(config: Config, has_gpu: bool, has_bfloat16: bool) -> None:
+    """Sets the optimizer wrapper's precision for `--amp`: bfloat16 where the device has it."""
+    config.optim_wrapper.precision = "bfloat16" if has_bfloat16 or not has_gpu else "float16"
+
+
+def default_work_dir(path: str | Path) -> Path:
+    """`work_dirs/<place of the config below configs/, without .py>`, or its file name elsewhere."""
+    parts = Path(path).absolute().with_suffix("").parts
+    if "configs" in parts:
+        below = parts[len(parts) - parts[::-1].index("configs") :]
+        return Path("work_dirs", *below)
+    # A run's own config.py is named after its run.
+    return Path("work_dirs", f"{parts[-2]}_again" if parts[-1] == "config" else parts[-1])
+
+
+@contextmanager
+def mistakes_in_config() -> Iterator[None]:
+    """A block that builds from the config: what it names wrongly comes out as a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        name = error.filename or str(error)
+        raise UserError(f"{name} does not exist: check the paths in the config") from error
+    except (TypeError, KeyError) as error:
+        message = _unknown_option(error) or _unknown_type(error)
+        if message is None:
+            raise
+        raise UserError(message) from error
+
+
+def _unknown_option(error: BaseException) -> str | None:
+    """A line for an option that a type in the config does not take; None for any other error."""
+    match = re.search(r"([\w.]+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if match is None:
+        return None
+    name, option = match[1].removesuffix(".__init__"), match[2]
+    options = _options_of(error, name.rpartition(".")[2])
+    shown = f" (it takes {', '.join(options)})" if 0 < len(options) <= 20 else ""
+    return f"config: {name} has no option {option!r}{suggest(option, options)}{shown}"
+
+
+def _options_of(error: BaseException, name: str) -> Sequence[str]:
+    """The options of the class that was being built where the error arose."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        built = frame.f_locals.get("obj_cls")
+        kinds: tuple[Any, ...] = inspect.getmro(built) if inspect.isclass(built) else (built,)
+        for kind in kinds:
+            if callable(kind) and getattr(kind, "__name__", "") == name:
+                parameters = inspect.signature(kind).parameters.values()
+                plain = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+                return [each for each in plain if each not in ("self", "runner", "args")]
+    return []
+
+
+def _unknown_type(error: BaseException) -> str | None:
+    """A line for a `type` that no registry has; None for any other error."""
+    match = re.search(r"(\w+) is not in the ([\w:-]+)::([\w -]+) registry", str(error))
+    if match is None:
+        return None
+    return (
+        f"config: there is no {match[3]} of type {match[1]!r}{suggest(match[1], _types(match[3]))}"
+    )
+
+
+def _types(kind: str) -> set[str]:
+    """The names of all types that a registry of that kind knows, its parents' included."""
+    registries = importlib.import_module("ssod.registry")
+    names: set[str] = set()
+    for registry in vars(registries).values():
+        while getattr(registry, "name", None) == kind and hasattr(registry, "module_dict"):
+            names |= set(registry.module_dict)
+            registry = registry.parent
+            if registry is None:
+                break
+    return names

@@ -1,0 +1,162 @@
+"""What a person sees of a run: a progress bar on a terminal, plain lines elsewhere, a table at the end."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+BOX_KEYS = ("num_boxes_cls", "num_boxes_box", "num_boxes_candidates")
+
+
+def boxes_per_image(scalars: dict[str, Any]) -> float | None:
+    """The pseudo boxes per unlabeled image that a log record reports; None without pseudo labels."""
+    others = sorted(key for key in scalars if key.startswith("num_boxes"))
+    values = (scalars.get(key) for key in (*BOX_KEYS, *others))
+    return next((value for value in values if value is not None), None)
+
+
+def clock(seconds: float) -> str:
+    """A duration as 2:03:04, or 3:04 below an hour."""
+    minutes, second = divmod(round(max(seconds, 0)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+class Reporter(Hook):  # type: ignore[misc]
+    """Shows progress, remaining time, loss, boxes per image and the last AP of each network."""
+
+    priority = "LOWEST"
+
+    def __init__(self) -> None:
+        # The stream itself: prints of pycocotools are redirected while the bar is alive.
+        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self.progress: Progress | None = None
+        self.loss = self.boxes = self.accuracy = ""
+        self.train_seconds = self.val_seconds = 0.0
+        self.steps = self.validations = 0
+        self.mark = 0.0
+
+    def say(self, text: str) -> None:
+        """Prints one line, above the bar if there is one."""
+        self.console.print(text, markup=False)
+
+    def before_train(self, runner: Any) -> None:
+        """Starts the bar and the clock."""
+        self.mark = time.perf_counter()
+        if self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            self.progress = Progress(
+                *columns, TextColumn("{task.fields[text]}"), console=self.console
+            )
+            self.bar = self.progress.add_task(
+                "training", total=runner.max_iters, completed=runner.iter, text=""
+            )
+            self.progress.start()
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Moves the bar."""
+        now = time.perf_counter()
+        self.train_seconds, self.mark = self.train_seconds + now - self.mark, now
+        self.steps += 1
+        if self.progress is not None:
+            text = self._text(runner, runner.iter + 1)
+            self.progress.update(self.bar, completed=runner.iter + 1, text=text)
+
+    def after_scalars(self, runner: Any, iteration: int, scalars: dict[str, float]) -> None:
+        """Notes the scalars; where nobody watches, prints a line."""
+        self.loss = f"loss {scalars['loss']:.4g}" if "loss" in scalars else ""
+        boxes = boxes_per_image(scalars)
+        self.boxes = "" if boxes is None else f"boxes/image {boxes:.1f}"
+        if self.progress is None:
+            place = f"{iteration}/{runner.max_iters}"
+            rate = f"lr {scalars['lr']:.3g}"
+            self.say("  ".join(filter(None, (place, rate, self._text(runner, iteration)))))
+
+    def after_bad_step(self, runner: Any, text: str) -> None:
+        """Prints a step that was left out."""
+        self.say(f"step skipped: {text}")
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Shows how far a validation is."""
+        if self.progress is not None:
+            text = f"validating {batch_idx + 1}/{len(runner.val_dataloader)}"
+            self.progress.update(self.bar, text=text)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Notes and prints the AP of each network."""
+        now = time.perf_counter()
+        self.val_seconds, self.mark = self.val_seconds + now - self.mark, now
+        self.validations += 1
+        found = {
+            key.split("/")[0]: ap
+            for key, ap in (metrics or {}).items()
+            if key.endswith("/bbox_mAP")
+        }
+        self.accuracy = "  ".join(f"AP {name} {100 * ap:.1f}" for name, ap in found.items())
+        self.say(f"{runner.iter}/{runner.max_iters}  validation: {self.accuracy}")
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+    def _text(self, runner: Any, iteration: int) -> str:
+        return "  ".join(
+            filter(
+                None,
+                (
+                    f"eta {clock(self._left(runner, iteration))}",
+                    self.loss,
+                    self.boxes,
+                    self.accuracy,
+                ),
+            )
+        )
+
+    def _left(self, runner: Any, iteration: int) -> float:
+        """Seconds to go, validations included."""
+        left = runner.max_iters - iteration
+        seconds: float = left * self.train_seconds / max(self.steps, 1)
+        if runner.val_loop is not None and self.validations:
+            interval = runner.train_loop.val_interval
+            validations = -(-runner.max_iters // interval) - iteration // interval
+            seconds += validations * self.val_seconds / self.validations
+        return seconds
+
+
+def metrics_table(metrics: dict[str, dict[str, float]], title: str = "") -> Table:
+    """A table with a row for each network: AP, AP50, AP75, and by size."""
+    table = Table(title=title or None, title_justify="left")
+    columns = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
+    table.add_column("network")
+    for name in columns:
+        table.add_column(name.removeprefix("m").replace("AP_", "AP "), justify="right")
+    for network, values in metrics.items():
+        cells = [values.get(f"bbox_{name}") for name in columns]
+        # COCO's evaluation says -1 where there is nothing of that size.
+        shown = ["-" if v is None or v < 0 else f"{100 * v:.1f}" for v in cells]
+        table.add_row(network, *shown)
+    return table
+
+
+def final_report(console: Console, result: dict[str, Any], work_dir: Path) -> None:
+    """Prints the table of a finished run, how long it took and where its files are."""
+    if result["metrics"]:
+        console.print(metrics_table(result["metrics"]))
+    seen = result["images_seen"]
+    console.print(
+        f"{result['status']} after {result['iterations']} iterations in {clock(result['seconds'])}, "
+        f"{seen['labeled']} labeled and {seen['unlabeled']} unlabeled images seen",
+        markup=False,
+    )
+    console.print(f"files: {work_dir}", markup=False)

@@ -1,0 +1,206 @@
+"""What happens around each iteration: step number and EMA, the guard against nan, scalars without stalls."""
+
+import math
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook, RuntimeInfoHook
+from torch import Tensor
+
+# Registered by being imported: the registry names this module and `loops` only.
+from ssod.engine import checkpoints, optim, pictures  # noqa: F401
+from ssod.engine.evaluate import unwrap
+from ssod.registry import HOOKS
+
+
+class DivergedError(RuntimeError):
+    """Training gave values that are not finite, several steps in a row: one clear message, exit 1."""
+
+
+@HOOKS.register_module()
+class RuntimeInfo(RuntimeInfoHook):  # type: ignore[misc]
+    """mmengine's hook without its scalars, for each of which it waits for the device in each step."""
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Notes the iteration where mmengine's and mmdet's parts look for it."""
+        runner.message_hub.update_info("iter", runner.iter)
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Does nothing: `ScalarLog` keeps the scalars."""
+
+
+@HOOKS.register_module()
+class SemiHook(Hook):  # type: ignore[misc]
+    """Tells the model the time: `start`, `set_step` before each iteration, `after_step` after a step."""
+
+    priority = "HIGH"
+
+    def __init__(self) -> None:
+        self.stepped = False
+
+    def before_train(self, runner: Any) -> None:
+        """Starts a fresh run's teacher, and listens for optimizer steps that are really taken."""
+        if runner.iter == 0:
+            unwrap(runner.model).start()
+        # The optimizer alone knows: gradient accumulation, loss scaling and the guard leave steps out.
+        runner.optim_wrapper.optimizer.register_step_post_hook(self._note_step)
+
+    def _note_step(self, *_: Any) -> None:
+        self.stepped = True
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Hands the model its 0-based iteration."""
+        unwrap(runner.model).set_step(runner.iter)
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Lets the teacher follow an optimizer step, never a skipped one."""
+        if self.stepped:
+            unwrap(runner.model).after_step(runner.iter)
+        self.stepped = False
+
+
+@HOOKS.register_module()
+class FiniteGuard(Hook):  # type: ignore[misc]
+    """Reports steps whose loss or gradient is not finite and ends a run that has `max_bad_steps` in a row.
+
+    Such steps change nothing (`GuardedOptimWrapper` skips them), so a look now and then is enough: on
+    a CPU it costs nothing and happens every step, elsewhere every `interval` steps, and every step
+    once something was found.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, max_bad_steps: int = 5, interval: int = 50) -> None:
+        self.max_bad_steps = max_bad_steps
+        self.interval = interval
+        self.in_a_row = 0
+        self.total = 0
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Counts a bad step and says what was bad; raises DivergedError after too many in a row."""
+        loss, wrapper = (outputs or {}).get("loss"), runner.optim_wrapper
+        if not isinstance(loss, Tensor):
+            return
+        looking = loss.device.type == "cpu" or self.in_a_row or runner.iter % self.interval == 0
+        if not looking:
+            return
+        bad = getattr(wrapper, "bad_gradient", None)
+        if torch.isfinite(loss) and bad is None:  # sync: see the class
+            self.in_a_row = 0
+        else:
+            self.in_a_row += 1
+            self.total += 1
+            self._report(runner, diagnosis(runner, outputs or {}, bad))
+        wrapper.watching = bool(self.in_a_row)
+
+    def _report(self, runner: Any, text: str) -> None:
+        runner.message_hub.update_info("bad_steps", self.total)
+        if self.in_a_row >= self.max_bad_steps:
+            raise DivergedError(
+                f"training diverged: {self.in_a_row} steps in a row were not finite; {text}; "
+                "lower the learning rate, lengthen the warm-up or set optim_wrapper.clip_grad"
+            )
+        runner.logger.warning(f"step skipped: {text}")
+        runner.call_hook("after_bad_step", text=text)
+
+
+def diagnosis(runner: Any, outputs: dict[str, Any], bad_gradient: Any = None) -> str:
+    """One line: iteration, learning rate, first bad loss term, parameter and gradient."""
+    model = unwrap(runner.model)
+    terms = {k: v for k, v in outputs.items() if k != "loss" and isinstance(v, Tensor)}
+    term = next((f"{k} is {v.mean().item()}" for k, v in terms.items() if not _finite(v)), "none")
+    named = dict(model.named_parameters())
+    parameter = next((name for name, value in named.items() if not _finite(value)), "none")
+    gradient = next((name for name, value in named.items() if value is bad_gradient), "none")
+    rates = sorted({group["lr"] for group in runner.optim_wrapper.optimizer.param_groups})
+    return (
+        f"iteration {runner.iter}, learning rate {'/'.join(f'{rate:g}' for rate in rates)}, "
+        f"first bad loss term: {term}, first bad parameter: {parameter}, "
+        f"first bad gradient: {gradient}"
+    )
+
+
+def _finite(value: Tensor) -> bool:
+    return bool(torch.isfinite(value).all())  # sync: only called when something is wrong
+
+
+@HOOKS.register_module()
+class ScalarLog(Hook):  # type: ignore[misc]
+    """Means of the model's scalars over `interval` iterations, moved to the host once per interval.
+
+    Hands them to every hook with an `after_scalars(runner, iteration, scalars)`: the console, the
+    metrics file; and to mmengine's visualizer (TensorBoard, say).
+    """
+
+    priority = "BELOW_NORMAL"
+
+    def __init__(self, interval: int = 50) -> None:
+        self.interval = interval
+        self.kept: list[dict[str, Any]] = []
+        self.waited = 0.0
+        self.mark = 0.0
+
+    def before_train(self, runner: Any) -> None:
+        """Starts the clock."""
+        self.mark = time.perf_counter()
+        self.interval_start = self.mark
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Notes how long the loader let training wait."""
+        self.waited += time.perf_counter() - self.mark
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Keeps the step's scalars; at the interval, and at the end, gives out their means."""
+        norm = getattr(runner.optim_wrapper, "grad_norm", None)
+        self.kept.append({**(outputs or {}), **({} if norm is None else {"grad_norm": norm})})
+        iteration = runner.iter + 1
+        if iteration % self.interval == 0 or iteration == runner.max_iters:
+            self._give_out(runner, iteration)
+        self.mark = time.perf_counter()
+
+    def after_val(self, runner: Any) -> None:
+        """Keeps the time of a validation out of the time of a step."""
+        now = time.perf_counter()
+        self.interval_start += now - self.mark
+        self.mark = now
+
+    def _give_out(self, runner: Any, iteration: int) -> None:
+        scalars = means(self.kept)
+        now, steps = time.perf_counter(), len(self.kept)
+        scalars["lr"] = runner.optim_wrapper.optimizer.param_groups[0]["lr"]
+        scalars["seconds_per_step"] = (now - self.interval_start) / steps
+        scalars["data_seconds_per_step"] = self.waited / steps
+        if torch.cuda.is_available():
+            scalars["memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
+        self.kept, self.waited, self.interval_start = [], 0.0, now
+        finite = {key: value for key, value in scalars.items() if math.isfinite(value)}
+        runner.visualizer.add_scalars(finite, step=iteration)
+        runner.call_hook("after_scalars", iteration=iteration, scalars=scalars)
+
+
+def means(kept: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """The mean of each scalar over the dicts that have it, read from the device all at once."""
+    columns: dict[str, list[Tensor]] = {}
+    for scalars in kept:
+        for key, value in scalars.items():
+            columns.setdefault(key, []).append(torch.as_tensor(value).detach())
+    if not columns:
+        return {}
+    averages = [torch.stack(column).float().mean() for column in columns.values()]
+    device = next(
+        (each.device for each in averages if each.device.type != "cpu"), averages[0].device
+    )
+    # sync: once per log interval, for all scalars together.
+    return dict(
+        zip(columns, torch.stack([each.to(device) for each in averages]).tolist(), strict=True)
+    )

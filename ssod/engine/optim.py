@@ -1,0 +1,125 @@
+"""The optimizer wrapper: mixed precision, gradient clipping, and no step along a gradient that is not finite."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ssod.errors import UserError
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@OPTIM_WRAPPERS.register_module()
+class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
+    """mmengine's OptimWrapper, which skips a step whose gradient holds an inf or a nan.
+
+    So a student can't be poisoned by one bad batch, nor its teacher through it. The norm of the
+    gradient stays on the device (mmengine's wrapper waits for it in every step).
+
+    precision: of the forward pass under autocast; "float16" scales the loss · clip_grad:
+    dict(max_norm=..., norm_type=2) or None · accumulative_counts: iterations per optimizer step.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        accumulative_counts: int = 1,
+        clip_grad: dict[str, Any] | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        if precision not in ("float32", "bfloat16", "float16"):
+            raise UserError(
+                f"optim_wrapper: precision {precision!r}; use 'float32', 'bfloat16' or 'float16'"
+            )
+        if clip_grad is not None and set(clip_grad) - {"max_norm", "norm_type"}:
+            raise UserError(
+                f"optim_wrapper: clip_grad={dict(clip_grad)}; its keys are max_norm and norm_type"
+            )
+        super().__init__(optimizer, accumulative_counts)
+        self.max_norm = float((clip_grad or {}).get("max_norm", float("inf")))
+        self.norm_type = float((clip_grad or {}).get("norm_type", 2))
+        self.precision = precision
+        self.device = self._parameters()[0].device.type
+        if precision == "float16" and self.device == "cpu":
+            raise UserError("optim_wrapper: precision 'float16' needs a GPU; use 'bfloat16'")
+        self.scaler = torch.amp.GradScaler() if precision == "float16" else None
+        self.watching = False  # the finite guard has seen a bad step and wants to know of the next
+        self.grad_norm: Tensor | None = None  # of the last step, on the device
+        self.norms: Tensor | None = None  # (P,) the same for each parameter that had a gradient
+        self.bad_gradient: nn.Parameter | None = None  # of the last step, where the host has looked
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [each for group in self.optimizer.param_groups for each in group["params"]]
+
+    def backward(self, loss: Tensor, **options: Any) -> None:
+        """Adds the gradient of `loss`, scaled for float16."""
+        super().backward(loss if self.scaler is None else self.scaler.scale(loss), **options)
+
+    def step(self, **options: Any) -> None:
+        """Clips and steps; leaves parameters and optimizer state alone if the gradient is not finite."""
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        parameters = [each for each in self._parameters() if each.grad is not None]
+        self.bad_gradient = None
+        if not parameters:
+            return
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        self.norms = torch.stack(torch._foreach_norm(gradients, self.norm_type))
+        self.grad_norm = torch.linalg.vector_norm(self.norms, self.norm_type)
+        if self._host_may_look() and not torch.isfinite(self.grad_norm):
+            self.bad_gradient = parameters[int(torch.isfinite(self.norms).int().argmin())]
+        if self.max_norm < float("inf"):
+            factor = (self.max_norm / (self.grad_norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_(gradients, factor)
+        self._step_if_finite(options)
+
+    def _host_may_look(self) -> bool:
+        """Whether reading the norm costs nothing (CPU) or is worth the wait (something is wrong)."""
+        return self.device == "cpu" or self.watching
+
+    def _step_if_finite(self, options: dict[str, Any]) -> None:
+        """Steps; a bad gradient is noticed by the scaler, by the fused kernel, or by the host."""
+        assert self.grad_norm is not None
+        if self.scaler is not None:
+            self.scaler.step(self.optimizer, **options)
+            self.scaler.update()
+        elif self.device != "cpu" and getattr(self.optimizer, "_step_supports_amp_scaling", False):
+            # A fused optimizer skips on the device when it is told so there: nobody waits.
+            self.optimizer.found_inf = (~torch.isfinite(self.grad_norm)).float()
+            self.optimizer.grad_scale = None
+            self.optimizer.step(**options)
+        elif torch.isfinite(
+            self.grad_norm
+        ):  # sync: an optimizer that is not fused has no other way
+            self.optimizer.step(**options)
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """A context for the forward pass: autocast, and no gradient exchange between steps."""
+        enabled = self.precision != "float32"
+        dtype = getattr(torch, self.precision) if enabled else None
+        with (
+            super().optim_context(model),
+            torch.autocast(self.device, dtype=dtype, enabled=enabled),
+        ):
+            yield
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state, and the loss scale where there is one, as mmengine's AMP wrapper does."""
+        state: dict[str, Any] = super().state_dict()
+        if self.scaler is not None:
+            state["loss_scaler"] = self.scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up what `state_dict` returned, with this or another precision."""
+        scale = state_dict.pop("loss_scaler", None)
+        if scale and self.scaler is not None:
+            self.scaler.load_state_dict(scale)
+        super().load_state_dict(state_dict)

@@ -1,0 +1,147 @@
+"""Pictures of what the teacher labels: the same few unlabeled images, at every validation."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+
+from ssod.engine import random_state
+from ssod.engine.evaluate import unwrap
+from ssod.registry import HOOKS
+
+Image = npt.NDArray[np.uint8]
+FOLDER = "pseudo_labels"
+TEACHER_COLOUR = (60, 200, 60)  # BGR
+UNUSED_COLOUR = (170, 170, 170)  # a box that supervises nothing
+MASK_COLOURS = ((255, 140, 40), (40, 170, 255), (220, 80, 220), (80, 220, 220))
+MIN_HEIGHT = 320  # pixels; smaller views are enlarged, or scores could not be read
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+@HOOKS.register_module()
+class PseudoLabelPictures(Hook):  # type: ignore[misc]
+    """Writes `pseudo_labels/iter_XXXX.jpg` at each validation, of the first `num_images` unlabeled images.
+
+    Left the weak view with the teacher's boxes and scores, right the strong view with the projected
+    boxes, outlined once for each thing they supervise. The views are drawn once, with a generator
+    of their own, and stay the same throughout the run.
+    """
+
+    priority = "LOW"
+
+    def __init__(self, num_images: int = 4) -> None:
+        self.num_images = num_images
+        self.batch: dict[str, Any] | None = None
+
+    def before_train(self, runner: Any) -> None:
+        """Draws the views, from the dataset and beside the sampler."""
+        if self.num_images > 0 and is_main_process():
+            with random_state.preserved():
+                random_state.seed_all(0)
+                self.batch = fixed_batch(runner.train_dataloader, self.num_images)
+
+    def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
+        """Draws and writes the picture; nothing for a method without pseudo labels."""
+        if self.batch is None:
+            return
+        model = unwrap(runner.model)
+        with random_state.preserved(), torch.no_grad():
+            labels = model.pseudo_labels(model.data_preprocessor(self.batch, True)["inputs"])
+        if labels is None:
+            return
+        classes = runner.train_dataloader.dataset.metainfo.get("classes", ())
+        folder = Path(runner.work_dir, FOLDER)
+        folder.mkdir(exist_ok=True)
+        digits = max(4, len(str(runner.max_iters)))
+        path = folder / f"iter_{runner.iter:0{digits}d}.jpg"
+        cv2.imwrite(str(path), draw(self.batch, labels, classes), [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def fixed_batch(dataloader: Any, num_images: int) -> dict[str, Any] | None:
+    """A collated batch of one labeled and the first unlabeled images; None for a supervised run."""
+    dataset = dataloader.dataset
+    sizes = getattr(dataset, "cumulative_sizes", None)
+    if not sizes or len(sizes) < 2:
+        return None
+    chosen = range(sizes[0], min(sizes[0] + num_images, sizes[1]))
+    batch = dict(dataloader.collate_fn([dataset[0], *(dataset[index] for index in chosen)]))
+    return batch if "weak" in batch else None
+
+
+def draw(batch: dict[str, Any], labels: dict[str, Any], classes: Any = ()) -> Image:
+    """The picture (H, W, 3) BGR: a row for each image, weak view left, strong view right, a legend."""
+    masks = labels.get("masks") or {}
+    colours = {name: MASK_COLOURS[i % len(MASK_COLOURS)] for i, name in enumerate(masks)}
+    rows = []
+    for index in range(len(batch["weak"]["inputs"])):
+        weak = _draw_view(batch["weak"]["inputs"][index], labels["weak"], index, classes, None)
+        marks = [(mask[index].cpu(), colours[name]) for name, mask in masks.items()]
+        strong = _draw_view(
+            batch["strong"]["inputs"][index], labels["strong"], index, classes, marks
+        )
+        rows.append(_side_by_side([weak, strong]))
+    return np.concatenate(_same_width([*rows, _legend(colours)]), axis=0)
+
+
+def _draw_view(image: Any, labels: Any, index: int, classes: Any, marks: Any) -> Image:
+    """One view with its boxes; marks: (mask (K,), colour) pairs, or None for the teacher's own boxes."""
+    pixels: Image = np.ascontiguousarray(image.cpu().numpy().transpose(1, 2, 0))
+    scale = max(1.0, MIN_HEIGHT / pixels.shape[0])
+    pixels = np.ascontiguousarray(cv2.resize(pixels, None, fx=scale, fy=scale), dtype=np.uint8)
+    boxes = (labels.boxes[index].float().cpu().numpy() * scale).round().astype(int)
+    scores, names = labels.scores[index].cpu().tolist(), labels.classes[index].cpu().tolist()
+    for slot in np.flatnonzero(labels.valid[index].cpu().numpy()):
+        colours = [TEACHER_COLOUR] if marks is None else [c for mask, c in marks if mask[slot]]
+        left, top, right, bottom = (int(value) for value in boxes[slot])
+        for ring, colour in enumerate(colours or [UNUSED_COLOUR]):
+            corner, other = (left + 2 * ring, top + 2 * ring), (right - 2 * ring, bottom - 2 * ring)
+            cv2.rectangle(pixels, corner, other, colour, 2)
+        name = classes[names[slot]] if names[slot] < len(classes) else str(names[slot])
+        text = f"{name} {scores[slot]:.2f}"
+        _write(pixels, text, (left, max(top - 4, 11)), (colours or [UNUSED_COLOUR])[0])
+    return pixels
+
+
+def _write(pixels: Image, text: str, place: tuple[int, int], colour: tuple[int, int, int]) -> None:
+    """Puts text on an image, with a dark rim so that it can be read on anything."""
+    cv2.putText(pixels, text, place, FONT, 0.42, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(pixels, text, place, FONT, 0.42, colour, 1, cv2.LINE_AA)
+
+
+def _side_by_side(images: list[Image]) -> Image:
+    """The images in a row, padded to the tallest, with a gap between them."""
+    height = max(image.shape[0] for image in images) + 6
+    padded = [
+        np.pad(image, ((0, height - image.shape[0]), (0, 6), (0, 0)), constant_values=255)
+        for image in images
+    ]
+    return np.concatenate(padded, axis=1)
+
+
+def _same_width(rows: list[Image]) -> list[Image]:
+    """The rows, padded with white to the widest."""
+    width = max(row.shape[1] for row in rows)
+    return [
+        np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255)
+        for row in rows
+    ]
+
+
+def _legend(colours: dict[str, tuple[int, int, int]]) -> Image:
+    """A strip that names the colours."""
+    entries = {"weak view: teacher": TEACHER_COLOUR}
+    entries |= {
+        f"strong view: {name}" if i == 0 else name: c for i, (name, c) in enumerate(colours.items())
+    }
+    entries["unused"] = UNUSED_COLOUR
+    strip: Image = np.full((26, 640, 3), 40, dtype=np.uint8)
+    left = 8
+    for name, colour in entries.items():
+        cv2.putText(strip, name, (left, 18), FONT, 0.45, colour, 1, cv2.LINE_AA)
+        left += cv2.getTextSize(name, FONT, 0.45, 1)[0][0] + 22
+    return strip

@@ -1,0 +1,48 @@
+"""The state of all random generators of this process: taken, put back, or kept through a block."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def capture() -> dict[str, Any]:
+    """The state of Python's, NumPy's, torch's and every CUDA device's generator, as plain values."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+    }
+
+
+def restore(state: dict[str, Any]) -> None:
+    """Puts the generators back to a state that `capture` returned; devices that are gone are left."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    np.random.set_state(state["numpy"])
+    # A checkpoint's tensors may have been loaded to a device; these states live on the host.
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
+
+
+@contextmanager
+def preserved() -> Iterator[None]:
+    """A block after which the generators are where they were before: training does not notice it."""
+    state = capture()
+    try:
+        yield
+    finally:
+        restore(state)
+
+
+def seed_all(seed: int) -> None:
+    """Sets Python's, NumPy's and torch's generators; meant for use within `preserved`."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)

@@ -1,0 +1,188 @@
+"""mmengine's Runner without noise: its log goes to a file, its files to one folder, its hooks are ours."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import init_dist, is_distributed, is_main_process
+from mmengine.logging import MMLogger
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.optim import _ParamScheduler
+from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+from torch import nn
+
+from ssod.engine.config import mistakes_in_config
+from ssod.engine.evaluate import prints_to
+from ssod.errors import UserError
+
+LOG = "train.log"
+# The hooks that mmengine adds unless their entry is None; it takes None for no other.
+_ADDED_BY_MMENGINE = {
+    "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint",
+}  # fmt: skip
+
+
+class SemiRunner(Runner):  # type: ignore[misc]
+    """A Runner that prints nothing, writes `train.log` and `config.py`, and trains on CPUs in parallel."""
+
+    _experiment_name: str
+    _log_dir: str
+    _load_from: str | None
+    _resume: bool
+    _train_loop: Any
+    _val_loop: Any
+    optim_wrapper: Any
+    param_schedulers: Any
+
+    def build_logger(
+        self, log_level: Any = "INFO", log_file: Any = None, **options: Any
+    ) -> MMLogger:
+        """A logger that writes to `<work dir>/train.log` only; Python's warnings go there, too."""
+        with suppress(OSError):
+            os.rmdir(
+                self._log_dir
+            )  # mmengine's folder with the time as its name: nothing goes there
+        self._log_dir = self.work_dir
+        # mmengine keeps loggers and message hubs by this name, for good: a second run in the same
+        # second would get those of the first.
+        self._experiment_name = f"{self._experiment_name}_{time.time_ns()}"
+        logger = super().build_logger(log_level, str(Path(self.work_dir, LOG)), **options)
+        logger.handlers = [
+            each for each in logger.handlers if isinstance(each, logging.FileHandler)
+        ]
+        warnings_logger = logging.getLogger("py.warnings")
+        warnings_logger.handlers = list(logger.handlers) or [logging.NullHandler()]
+        warnings_logger.propagate = False
+        return logger
+
+    def build_visualizer(self, visualizer: Any = None) -> Visualizer:
+        """The config's visualizer; without one, a visualizer that keeps nothing."""
+        if visualizer is None:
+            visualizer = {"type": "Visualizer", "vis_backends": None}
+        return super().build_visualizer(visualizer)
+
+    def register_default_hooks(self, hooks: Any = None) -> None:
+        """Registers the config's hooks; None switches any of them off."""
+        chosen = {n: hook for n, hook in (hooks or {}).items() if hook or n in _ADDED_BY_MMENGINE}
+        super().register_default_hooks(chosen)
+
+    def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> nn.Module:
+        """The model on its device, for exchange of gradients between processes where there are more."""
+        if not self.distributed or torch.cuda.is_available():
+            wrapped: nn.Module = super().wrap_model(model_wrapper_cfg, model)
+            return wrapped
+        # mmengine names a GPU for each process, and there is none.
+        wrapped = MMDistributedDataParallel(
+            module=revert_sync_batchnorm(model),
+            broadcast_buffers=False,
+            find_unused_parameters=self.cfg.get("find_unused_parameters", False),
+        )
+        return wrapped
+
+    def dump_config(self) -> None:
+        """Writes the resolved config to `config.py`, from which the run can be repeated."""
+        if is_main_process():
+            config = Config(self.cfg.to_dict())
+            for name in ("work_dir", "launcher"):  # of this run, not of the experiment
+                config.pop(name, None)
+            config.dump(Path(self.work_dir, "config.py"))
+
+    def _build_param_scheduler(self, scheduler: Any, optim_wrapper: Any) -> list[Any]:
+        """Schedules in iterations; mmengine asks for the length of an epoch, and there are none."""
+        listed = scheduler if isinstance(scheduler, (list, tuple)) else [scheduler]
+        return [
+            each
+            if isinstance(each, _ParamScheduler)
+            else PARAM_SCHEDULERS.build(
+                {"end": self.max_iters, **each}, default_args={"optimizer": optim_wrapper}
+            )
+            for each in listed
+        ]
+
+    def resume_from(self, path: str) -> None:
+        """Makes `train` go on from a checkpoint."""
+        self._load_from, self._resume = path, True
+
+    def close_log(self) -> None:
+        """Closes the log's file."""
+        for handler in self.logger.handlers:
+            handler.close()
+
+    def build_all(self) -> None:
+        """Builds loops, optimizer and schedules, in the order in which `train` would."""
+        self._train_loop = self.build_train_loop(self._train_loop)
+        self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
+        if self.param_schedulers is not None:
+            self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
+        if self._val_loop is not None:
+            self._val_loop = self.build_val_loop(self._val_loop)
+
+
+def build_runner(config: Config) -> SemiRunner:
+    """A runner with everything built; UserError for what the config names wrongly."""
+    with mistakes_in_config(), prints_to(None):
+        runner: SemiRunner = SemiRunner.from_cfg(config)
+        runner.build_all()
+    return runner
+
+
+def choose_launcher(wanted: str | None = None) -> str:
+    """ "pytorch" under torchrun, "slurm" under srun with several tasks, else "none"; or what is wanted."""
+    environment = os.environ
+    if wanted and wanted != "none":
+        return wanted
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        return "pytorch"
+    # sbatch sets SLURM_NTASKS for its script, too, which is one process; a step has this one.
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+        return "slurm"
+    return "none"
+
+
+def start_processes(launcher: str) -> None:
+    """Joins the processes that the launcher started: over nccl with GPUs, over gloo without."""
+    if launcher == "none" or is_distributed():
+        return
+    if torch.cuda.is_available():
+        init_dist(launcher, backend="nccl")
+        return
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    if launcher == "slurm":  # mmengine's own start needs a GPU
+        slurm = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+        os.environ.update(
+            {ours: os.environ[theirs] for ours, theirs in zip(names, slurm, strict=True)}
+        )
+        os.environ.setdefault(
+            "MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+        )
+        os.environ.setdefault("MASTER_PORT", "29500")
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise UserError(
+            f"--launcher {launcher}: {missing[0]} is not set; start with torchrun or srun"
+        )
+    torch.distributed.init_process_group("gloo")
+
+
+@contextmanager
+def warnings_to_log() -> Iterator[None]:
+    """A block whose Python warnings go to the run's log and not to the console."""
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+
+
+def is_terminal() -> bool:
+    """Whether someone watches standard output."""
+    return sys.stdout.isatty()

@@ -1,0 +1,96 @@
+"""COCO AP of a checkpoint: what tools/test.py calls, and a test calls in its own process."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+
+from ssod.engine import checkpoints, evaluate, result
+from ssod.engine.config import check_names, merge_options, mistakes_in_config, read_config
+from ssod.engine.runner import warnings_to_log
+from ssod.errors import UserError
+from ssod.registry import MODELS, register_all_modules
+
+
+def evaluate_checkpoint(
+    config_path: str | Path,
+    checkpoint: str | Path,
+    which: str | None = None,
+    split: str = "val",
+    out: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What was tested and `metrics` by network, as they stand in result.json; also written to `out`.
+
+    which: "teacher", "student" or "both", by default all there are · split: "val" or "test", whose
+    dataloader and evaluator in the config are used. Raises UserError for bad input.
+    """
+    register_all_modules()
+    if out is not None and not Path(out).resolve().parent.is_dir():
+        raise UserError(f"--out {out}: the folder does not exist")
+    with warnings_to_log():
+        config = read_config(config_path)
+        check_names(config, config_path)
+        merge_options(config, options or {})
+        loader, metric = _parts(config, config_path, split)
+        content = checkpoints.load(checkpoint)
+        _silence()
+        with mistakes_in_config(), evaluate.prints_to(None):
+            model = MODELS.build(config.model)
+            checkpoints.check_weights(model, content, str(checkpoint))
+            networks = evaluate.choose_networks(model, which)
+            dataloader = Runner.build_dataloader(loader, seed=0)
+            evaluators = evaluate.build_evaluators(metric, networks, dataloader.dataset)
+        evaluate.check_classes(model, dataloader.dataset)
+        model.load_state_dict(content["state_dict"])
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        num_images = len(dataloader.dataset)
+        flat = evaluate.evaluate(model, dataloader, evaluators, num_images)
+    report = {
+        "schema": 1,
+        "config": str(config_path),
+        "checkpoint": str(checkpoint),
+        "iteration": content.get("meta", {}).get("iter"),
+        "split": split,
+        "num_images": num_images,
+        "versions": result.versions(),
+        "test": {
+            "score_thr": result.score_threshold(config),
+            "evaluator": result.evaluator_name(config),
+        },
+        "metrics": by_network(flat),
+    }
+    if out is not None:
+        result.write_json(Path(out), report)
+    return report
+
+
+def by_network(flat: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """`{"teacher": {"bbox_mAP": ...}}` from `{"teacher/bbox_mAP": ...}`."""
+    nested: dict[str, dict[str, float]] = {}
+    for key, value in flat.items():
+        network, _, name = key.partition("/")
+        nested.setdefault(network, {})[name] = value
+    return nested
+
+
+def _parts(config: Config, path: str | Path, split: str) -> tuple[Any, Any]:
+    """The dataloader and the evaluator of a split."""
+    names = ("model", f"{split}_dataloader", f"{split}_evaluator")
+    for name in names:
+        if not config.get(name):
+            raise UserError(f"config {path} has no {name}, which testing on {split!r} needs")
+    return config[names[1]], config[names[2]]
+
+
+def _silence() -> None:
+    """Keeps mmengine's and mmdet's log off the console: there is no run whose file would take it."""
+    logger = MMLogger.get_instance("ssod-test")
+    logger.handlers = [logging.NullHandler()]
+    warnings_logger = logging.getLogger("py.warnings")
+    warnings_logger.handlers, warnings_logger.propagate = [logging.NullHandler()], False

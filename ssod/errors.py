@@ -1,0 +1,15 @@
+"""The one exception that means "the user's input is at fault": one line, exit code 2, no traceback."""
+
+
+class UserError(Exception):
+    """Bad input: the message is one line that says what, where and how to mend it.
+
+    Raised anywhere below `tools/`, caught only there. A message that comes back from a loader
+    worker carries the worker's traceback; `one_line` recovers the sentence.
+    """
+
+    @property
+    def one_line(self) -> str:
+        """The sentence without the traceback that a DataLoader worker puts in front of it."""
+        last = str(self).strip().splitlines()[-1] if str(self).strip() else "bad input"
+        return last.removeprefix("ssod.errors.UserError: ")

@@ -1,0 +1,81 @@
+"""Method: what a semi-supervised method is to the rest of the code, and the losses most of them share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..core.geometry import project_boxes
+from ..core.labels import BoxLabels
+from ..core.schedules import Ramp
+from ..models import frcnn
+from ..models.student import StudentPass
+from ..models.views import SemiBatch
+
+
+class Method(nn.Module, ABC):
+    """The contract: losses of one batch. State, if any, lives in buffers, so it is saved and resumed.
+
+    unsup_weight: λ_u(t), a number, a Ramp or a dict of its fields; 0 before `start` is burn-in.
+    """
+
+    needs_teacher = False
+
+    def __init__(self, unsup_weight: float | dict[str, object] | Ramp = 1.0) -> None:
+        super().__init__()
+        self.unsup_weight = Ramp.of(unsup_weight)
+
+    @abstractmethod
+    def losses(
+        self, student: nn.Module, teacher: nn.Module | None, batch: SemiBatch, weight: float
+    ) -> dict[str, Tensor]:
+        """All losses of a step, `sup_*` and `unsup_*`, the latter already times `weight`."""
+
+    def pseudo_labels(
+        self, student: nn.Module, teacher: nn.Module | None, batch: SemiBatch
+    ) -> dict[str, Any] | None:
+        """What it would teach on this batch: {"weak", "strong": BoxLabels, "masks": {name: (U, K)}}."""
+        return None
+
+
+def to_strong(labels: BoxLabels, batch: SemiBatch) -> BoxLabels:
+    """Labels of the weak view in the strong view's pixels; what left the view becomes invalid."""
+    assert batch.weak_to_strong is not None and batch.strong is not None
+    return labels.with_boxes(project_boxes(labels.boxes, batch.weak_to_strong, batch.strong.size))
+
+
+def supervised_group(joint: StudentPass, truth: BoxLabels) -> frcnn.RoITargets:
+    """The RoI targets of the labeled view inside a joint pass."""
+    return frcnn.sample_rois(joint.detector, joint.proposals("labeled"), truth)
+
+
+def hard_label_losses(
+    student: nn.Module, batch: SemiBatch, labels: BoxLabels, weight: float, box_loss: bool = True
+) -> dict[str, Tensor]:
+    """Supervised losses plus the ordinary detection losses of the strong view against `labels`.
+
+    FixMatch, STAC and the "E2E + EMA" rung: pseudo boxes (B, K) taken for truth. box_loss False leaves the
+    classification terms only.
+    """
+    assert batch.strong is not None
+    joint = StudentPass(student, labeled=batch.labeled, strong=batch.strong)
+    rois = joint.roi_losses(
+        {
+            "labeled": ("labeled", supervised_group(joint, batch.truth)),
+            "strong": ("strong", frcnn.sample_rois(student, joint.proposals("strong"), labels)),
+        }
+    )
+    kept = 1.0 if box_loss else 0.0
+    unsup = joint.rpn_losses("strong", labels) | rois["strong"]
+    unsup = {key: value * kept if "bbox" in key else value for key, value in unsup.items()}
+    return named(joint.rpn_losses("labeled", batch.truth) | rois["labeled"], unsup, weight)
+
+
+def named(sup: Mapping[str, Tensor], unsup: Mapping[str, Tensor], weight: float) -> dict[str, Tensor]:
+    """One dict with mmdet's prefixes; the unsupervised losses, not the accuracies, times `weight`."""
+    return {f"sup_{key}": value for key, value in sup.items()} | {
+        f"unsup_{key}": value * weight if "loss" in key else value for key, value in unsup.items()
+    }

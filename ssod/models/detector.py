@@ -1,0 +1,123 @@
+"""SemiDetector: student + teacher + method, nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmdet.models.detectors.base import BaseDetector
+from mmdet.registry import MODELS as MMDET_MODELS
+from torch import Tensor
+
+from ..core.ema import copy_weights
+from ..errors import UserError
+from ..registry import METHODS, MODELS, TEACHERS
+from . import frcnn
+from .student import supervised_losses
+from .views import SemiBatch
+
+
+@MODELS.register_module()
+class SemiDetector(BaseDetector):  # type: ignore[misc]
+    """A detector in training: a student, perhaps its teacher, and the method that says what they learn.
+
+    detector: config of an mmdet two-stage detector, built once for the student and once for the teacher ·
+    method: config of a Method, or None for supervised training through the same code ·
+    teacher: config of EMATeacher or FrozenTeacher, or None: then the student is the only network ·
+    data_preprocessor: config of SemiPreprocessor. Checkpoint keys: `student.*`, `teacher.*`.
+    """
+
+    def __init__(
+        self,
+        detector: dict[str, Any],
+        method: dict[str, Any] | None = None,
+        teacher: dict[str, Any] | None = None,
+        data_preprocessor: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.student: frcnn.Detector = MMDET_MODELS.build(detector)
+        frcnn.check_detector(self.student)
+        self.method: Any = METHODS.build(method) if method is not None else None
+        self.policy: Any = TEACHERS.build(teacher) if teacher is not None else None
+        self.teacher: frcnn.Detector | None = None
+        if self.policy is not None:
+            self.teacher = MMDET_MODELS.build(detector).requires_grad_(False).eval()
+        elif getattr(self.method, "needs_teacher", False):
+            raise UserError(
+                f"method {type(self.method).__name__} needs model.teacher, e.g. dict(type='EMATeacher')"
+            )
+        self.step = 0
+
+    @property
+    def which(self) -> tuple[str, ...]:
+        """The networks there are to evaluate, the one to ship first."""
+        return ("teacher", "student") if self.teacher is not None else ("student",)
+
+    def train(self, mode: bool = True) -> SemiDetector:
+        """The student follows `mode`; the teacher stays in eval, whoever calls."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    # ------------------------------------------------------------ time, told by the engine
+
+    def start(self) -> None:
+        """Before the first step of a fresh run: teacher := student."""
+        if self.policy is not None and self.teacher is not None:
+            self.policy.start(self.teacher, self.student)
+
+    def set_step(self, step: int) -> None:
+        """Before each iteration, its 0-based number. Where burn-in ends, teacher := student."""
+        self.step = step
+        burn_in = 0 if self.method is None else self.method.unsup_weight.start
+        if self.teacher is not None and step == burn_in > 0:
+            copy_weights(self.teacher, self.student)
+
+    def after_step(self, step: int) -> None:
+        """After an optimizer step that was taken: the teacher follows."""
+        if self.policy is not None and self.teacher is not None:
+            self.policy.follow(self.teacher, self.student, step)
+
+    # ------------------------------------------------------------ losses
+
+    def loss(self, batch_inputs: SemiBatch, batch_data_samples: None = None) -> dict[str, Tensor]:
+        """The step's losses; the keys depend on the step alone, never on what the images hold."""
+        weight = 0.0 if self.method is None else self.method.unsup_weight(self.step)
+        if self.method is None or weight == 0.0 or batch_inputs.strong is None:
+            supervised = supervised_losses(self.student, batch_inputs)
+            return {f"sup_{key}": value for key, value in supervised.items()}
+        losses: dict[str, Tensor] = self.method.losses(self.student, self.teacher, batch_inputs, weight)
+        losses["unsup_weight"] = batch_inputs.strong.images.new_tensor(weight)
+        return losses
+
+    @torch.no_grad()
+    def pseudo_labels(self, batch: SemiBatch) -> dict[str, Any] | None:
+        """What the method makes of a batch's unlabeled images, for pictures and telemetry; or None."""
+        if self.method is None or batch.weak is None:
+            return None
+        labels: dict[str, Any] | None = self.method.pseudo_labels(self.student, self.teacher, batch)
+        return labels
+
+    # ------------------------------------------------------------ predictions
+
+    def network(self, which: str | None = None) -> frcnn.Detector:
+        """The plain mmdet detector called "teacher" or "student"; by default the one to ship."""
+        name = which or self.which[0]
+        if name not in self.which:
+            raise UserError(f"there is no {name} in this model, only {' and '.join(self.which)}")
+        return self.teacher if name == "teacher" and self.teacher is not None else self.student
+
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: list[Any], which: str | None = None
+    ) -> list[Any]:
+        """Data samples with `pred_instances` in original-image pixels, from the chosen network."""
+        return list(self.network(which).predict(batch_inputs, batch_data_samples))
+
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: Any = None) -> Any:
+        return self.network()._forward(batch_inputs, batch_data_samples)
+
+    def extract_feat(self, batch_inputs: Tensor) -> Any:
+        """The feature pyramid of the network to ship."""
+        return self.network().extract_feat(batch_inputs)

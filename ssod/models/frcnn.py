@@ -1,0 +1,427 @@
+"""One free function per stage of an mmdet two-stage detector: the only file that knows its insides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from ..core import losses as core_losses
+from ..core.geometry import clip_boxes
+from ..core.labels import BoxLabels
+from ..core.matching import MatchRule, SampleRule, assign, gather_boxes, sample
+from ..errors import UserError
+from .views import View
+
+Features = tuple[Tensor, ...]
+Detector = Any  # an mmdet TwoStageDetector: mmdet has no types, and nn.Module would hide its parts
+
+
+@dataclass(frozen=True)
+class RPNOutput:
+    """What the region proposal network says of B images, all levels in one row of N anchors.
+
+    logits (B, N) · deltas (B, N, 4) · anchors (N, 4) xyxy px · cells (N, 2) y, x px of the anchor's cell ·
+    levels: how many of the N belong to each pyramid level.
+    """
+
+    logits: Tensor
+    deltas: Tensor
+    anchors: Tensor
+    cells: Tensor
+    levels: tuple[int, ...]
+
+    def rows(self, images: slice) -> RPNOutput:
+        """The output of some of the images."""
+        return replace(self, logits=self.logits[images], deltas=self.deltas[images])
+
+
+@dataclass(frozen=True)
+class RoITargets:
+    """Sampled boxes of B images with what each should learn and how much it counts.
+
+    boxes (B, S, 4) xyxy px · classes (B, S) with C for background · class_weights (B, S) ·
+    deltas (B, S, 4) in the head's own coding · delta_weights (B, S) · used (B, S) ·
+    class_normaliser, delta_normaliser: scalars that the weighted sums are divided by.
+    """
+
+    boxes: Tensor
+    classes: Tensor
+    class_weights: Tensor
+    deltas: Tensor
+    delta_weights: Tensor
+    used: Tensor
+    class_normaliser: Tensor
+    delta_normaliser: Tensor
+
+    @property
+    def positive(self) -> Tensor:
+        """Where (B, S) a box is matched to a label; only those have a regression target."""
+        return self.delta_weights > 0
+
+    def head(self, num: int) -> RoITargets:
+        """The first `num` slots of each image: sampling puts the positives there. Normalisers stay."""
+        cut = {
+            name: getattr(self, name)[:, :num]
+            for name in ("boxes", "classes", "class_weights", "deltas", "delta_weights", "used")
+        }
+        return replace(self, **cut)
+
+
+def check_detector(detector: Detector) -> None:
+    """Raises UserError where the stage functions below would compute something else than the detector."""
+    name = type(detector).__name__
+    for part in ("rpn_head", "roi_head"):
+        if getattr(detector, part, None) is None:
+            raise UserError(
+                f"detector {name} has no {part}: this method needs a two-stage detector such as FasterRCNN"
+            )
+    if type(detector.roi_head).__name__ != "StandardRoIHead":
+        raise UserError(
+            f"detector {name} has a {type(detector.roi_head).__name__}; only StandardRoIHead works here"
+        )
+    assigners = {
+        "rpn_head": detector.rpn_head.assigner,
+        "roi_head": detector.roi_head.bbox_assigner,
+    }
+    samplers = {"rpn_head": detector.rpn_head.sampler, "roi_head": detector.roi_head.bbox_sampler}
+    for part, assigner in assigners.items():
+        if type(assigner).__name__ != "MaxIoUAssigner" or type(samplers[part]).__name__ != "RandomSampler":
+            raise UserError(
+                f"detector {name}: {part} is trained with {type(assigner).__name__} and "
+                f"{type(samplers[part]).__name__}; use MaxIoUAssigner and RandomSampler"
+            )
+    if not detector.rpn_head.use_sigmoid_cls:
+        raise UserError(f"detector {name}: rpn_head.loss_cls must have use_sigmoid=True")
+    for stage, config in (("rpn", detector.test_cfg.rpn), ("rcnn", detector.test_cfg.rcnn)):
+        if config.nms.get("type", "nms") != "nms":
+            raise UserError(f"detector {name}: test_cfg.{stage}.nms type {config.nms.type!r}, use 'nms'")
+
+
+def features(detector: Detector, images: Tensor) -> Features:
+    """The feature pyramid of images (B, 3, H, W)."""
+    return tuple(detector.extract_feat(images))
+
+
+# ---------------------------------------------------------------- region proposals
+
+
+def rpn_forward(detector: Detector, pyramid: Features) -> RPNOutput:
+    """The RPN run once over the pyramid, its levels flattened in mmdet's order (row, column, anchor)."""
+    head = detector.rpn_head
+    class_maps, box_maps = head(pyramid)
+    sizes = [each.shape[-2:] for each in class_maps]
+    generator = head.prior_generator
+    device = class_maps[0].device
+    anchors = generator.grid_priors(sizes, dtype=torch.float32, device=device)
+    cells = []
+    for (height, width), stride, count in zip(
+        sizes, generator.strides, generator.num_base_priors, strict=True
+    ):
+        y = torch.arange(height, device=device) * stride[1]
+        x = torch.arange(width, device=device) * stride[0]
+        grid = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)
+        cells.append(grid.reshape(-1, 1, 2).expand(-1, count, -1).reshape(-1, 2))
+    batch = len(class_maps[0])
+    logits = [each.permute(0, 2, 3, 1).reshape(batch, -1) for each in class_maps]
+    deltas = [each.permute(0, 2, 3, 1).reshape(batch, -1, 4) for each in box_maps]
+    return RPNOutput(
+        logits=torch.cat(logits, dim=1).float(),
+        deltas=torch.cat(deltas, dim=1).float(),
+        anchors=torch.cat(anchors),
+        cells=torch.cat(cells).float(),
+        levels=tuple(each.shape[1] for each in logits),
+    )
+
+
+def rpn_losses(detector: Detector, rpn: RPNOutput, labels: BoxLabels, view: View) -> dict[str, Tensor]:
+    """`loss_rpn_cls` and `loss_rpn_bbox` of the RPN against labels (their classes don't matter).
+
+    Both are sums over the sampled anchors divided by how many were sampled, as in mmdet's RPNHead.
+    """
+    head = detector.rpn_head
+    eligible = (rpn.cells < view.padded[:, None]).all(dim=-1)  # (B, N)
+    border = head.train_cfg.allowed_border
+    if border >= 0:
+        low, high = rpn.anchors[:, :2], rpn.anchors[:, 2:]
+        limit = view.size.flip(-1)[:, None] + border
+        eligible = eligible & (low >= -border).all(-1) & (high < limit).all(-1)
+    matched = assign(rpn.anchors, eligible, labels, _match_rule(head.assigner))
+    chosen = sample(matched, _sample_rule(head.sampler))
+    anchors = gather_boxes(rpn.anchors, chosen.index)  # (B, S, 4)
+    positive = chosen.positive
+    targets = _encode(head, anchors, gather_boxes(labels.boxes, chosen.label.clamp(min=0)), positive)
+    deltas = gather_boxes(rpn.deltas, chosen.index)
+    if head.reg_decoded_bbox:
+        deltas = head.bbox_coder.decode(anchors.reshape(-1, 4), deltas.reshape(-1, 4)).view_as(deltas)
+    classes = torch.where(positive, 0, 1)  # mmdet counts foreground as 0, background as 1
+    total = chosen.used.sum().clamp(min=1)
+    logits = rpn.logits.gather(1, chosen.index)
+    values = head.loss_cls(logits.reshape(-1, 1), classes.reshape(-1), reduction_override="none")
+    return {
+        "loss_rpn_cls": core_losses.weighted_sum(values.flatten(), chosen.used.float().flatten(), total),
+        "loss_rpn_bbox": _box_loss(head, deltas, targets, positive.float(), total),
+    }
+
+
+@torch.no_grad()
+def proposals(detector: Detector, rpn: RPNOutput, view: View, config: Any) -> BoxLabels:
+    """The best boxes of the RPN after NMS: BoxLabels of class 0, scored by objectness.
+
+    config: mmdet's `rpn_proposal` or `test_cfg.rpn` (nms_pre, nms, max_per_img, min_bbox_size).
+    """
+    head = detector.rpn_head
+    scores, indices, levels = [], [], []
+    start = 0
+    for level, count in enumerate(rpn.levels):
+        here = rpn.logits[:, start : start + count]
+        best = here.topk(min(config.nms_pre, count) if config.nms_pre > 0 else count, dim=1)
+        scores.append(best.values.sigmoid())
+        indices.append(best.indices + start)
+        levels.append(torch.full_like(best.indices, level))
+        start += count
+    index = torch.cat(indices, dim=1)
+    anchors = rpn.anchors[index]
+    deltas = gather_boxes(rpn.deltas, index)
+    boxes = head.bbox_coder.decode(anchors.reshape(-1, 4), deltas.reshape(-1, 4)).view_as(anchors)
+    boxes = clip_boxes(boxes, view.size)
+    score = torch.cat(scores, dim=1)
+    sides = boxes[..., 2:] - boxes[..., :2]
+    wanted = (sides > config.get("min_bbox_size", -1)).all(dim=-1) & score.isfinite()
+    group = torch.cat(levels, dim=1)
+    return _suppress(
+        boxes,
+        score,
+        torch.zeros_like(group),
+        group,
+        wanted,
+        config.nms.iou_threshold,
+        config.max_per_img,
+    )
+
+
+def _suppress(
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor,
+    groups: Tensor,
+    wanted: Tensor,
+    iou_threshold: float,
+    max_per_image: int,
+) -> BoxLabels:
+    """BoxLabels that survive NMS within each image and group, the best `max_per_image` of each image.
+
+    boxes (B, M, 4), the rest (B, M). One NMS call for the whole batch; slots trimmed to the fullest image.
+    """
+    batch = len(boxes)
+    # sync: NMS needs its boxes dense, and its result has as many as it has.
+    image, place = wanted.nonzero(as_tuple=True)
+    box, score, label = (
+        boxes[image, place].float(),
+        scores[image, place].float(),
+        classes[image, place],
+    )
+    group = groups[image, place]
+    keep = batched_nms(box, score, image * (int(groups.shape[1]) + 1) + group, iou_threshold)
+    keep = keep[image[keep].sort(stable=True).indices]  # by image, and by score within it
+    image = image[keep]
+    counts = torch.bincount(image, minlength=batch)
+    slot = torch.arange(len(keep), device=boxes.device) - (counts.cumsum(0) - counts)[image]
+    kept = slot < max_per_image
+    # sync: the host has just waited for NMS; trimming here saves RoI work on empty slots later.
+    num_slots = max(1, min(int(counts.max()), max_per_image))
+    image, slot, keep = image[kept], slot[kept], keep[kept]
+    empty = torch.zeros(batch, num_slots, device=boxes.device)
+    return BoxLabels(
+        boxes=empty[..., None].repeat(1, 1, 4).index_put((image, slot), box[keep]),
+        classes=empty.long().index_put((image, slot), label[keep]),
+        scores=empty.index_put((image, slot), score[keep]),
+        valid=empty.bool().index_put((image, slot), torch.ones_like(slot, dtype=torch.bool)),
+    )
+
+
+# ---------------------------------------------------------------- regions of interest
+
+
+def sample_rois(detector: Detector, candidates: BoxLabels, labels: BoxLabels) -> RoITargets:
+    """The boxes an RoI head trains on: proposals matched to labels and sampled; the labels join in.
+
+    Weights are 1 on every used slot; both normalisers are the number of used slots (mmdet's BBoxHead).
+    """
+    head = detector.roi_head.bbox_head
+    rule = _sample_rule(detector.roi_head.bbox_sampler)
+    boxes, valid = candidates.boxes, candidates.valid
+    if rule.add_labels:
+        boxes = torch.cat([labels.boxes, boxes], dim=1)
+        valid = torch.cat([labels.valid, valid], dim=1)
+    matched = assign(boxes, valid, labels, _match_rule(detector.roi_head.bbox_assigner))
+    if rule.add_labels:
+        slots = labels.valid.shape[1]
+        own = torch.arange(slots, device=boxes.device).expand_as(labels.valid)
+        matched[:, :slots] = torch.where(labels.valid, own, matched[:, :slots])
+    chosen = sample(matched, rule)
+    positive = chosen.positive
+    label = chosen.label.clamp(min=0)
+    boxes = gather_boxes(boxes, chosen.index)
+    classes = labels.classes.gather(1, label).masked_fill(~positive, head.num_classes)
+    total = chosen.used.sum().clamp(min=1)
+    return RoITargets(
+        boxes=boxes,
+        classes=classes,
+        class_weights=chosen.used.float(),
+        deltas=_encode(head, boxes, gather_boxes(labels.boxes, label), positive),
+        delta_weights=positive.float(),
+        used=chosen.used,
+        class_normaliser=total,
+        delta_normaliser=total,
+    )
+
+
+def max_positives(detector: Detector) -> int:
+    """How many positive boxes an image can have in `sample_rois`."""
+    rule = _sample_rule(detector.roi_head.bbox_sampler)
+    return int(rule.num * rule.pos_fraction)
+
+
+def roi_forward(
+    detector: Detector, pyramid: Features, groups: Sequence[tuple[int, Tensor]]
+) -> list[tuple[Tensor, Tensor]]:
+    """Class logits (B, S, C + 1) and box codes (B, S, 4 C or 4) of several box groups in one head call.
+
+    groups: (row of the group's first image in the pyramid, boxes (B, S, 4)). RoIAlign runs in float32 with
+    autocast off: mmdet's extractor would cast the boxes to the features' half precision.
+    """
+    roi_head = detector.roi_head
+    rois = torch.cat([_rois(boxes, first) for first, boxes in groups])
+    extractor = roi_head.bbox_roi_extractor
+    with torch.autocast(rois.device.type, enabled=False):
+        regions = extractor([each.float() for each in pyramid[: extractor.num_inputs]], rois)
+    if roi_head.with_shared_head:
+        regions = roi_head.shared_head(regions)
+    logits, codes = roi_head.bbox_head(regions)
+    shapes = [boxes.shape[:2] for _, boxes in groups]
+    counts = [batch * slots for batch, slots in shapes]
+    return [
+        (logit.float().view(*shape, -1), code.float().view(*shape, -1))
+        for shape, logit, code in zip(shapes, logits.split(counts), codes.split(counts), strict=True)
+    ]
+
+
+def _rois(boxes: Tensor, first: int) -> Tensor:
+    """Boxes (B, S, 4) as mmdet's rois (B * S, 5): image row, then the box."""
+    rows = torch.arange(first, first + len(boxes), device=boxes.device, dtype=boxes.dtype)
+    return torch.cat([rows[:, None, None].expand(-1, boxes.shape[1], 1), boxes], dim=-1).flatten(0, 1)
+
+
+def roi_losses(detector: Detector, logits: Tensor, codes: Tensor, targets: RoITargets) -> dict[str, Tensor]:
+    """`loss_cls`, `loss_bbox` and the accuracy `acc` (per cent of used boxes) of one box group."""
+    head = detector.roi_head.bbox_head
+    values = head.loss_cls(logits.flatten(0, 1), targets.classes.flatten(), reduction_override="none")
+    right = (logits.argmax(dim=-1) == targets.classes) & targets.used
+    codes = _class_codes(head, codes, targets.classes)
+    if head.reg_decoded_bbox:
+        codes = head.bbox_coder.decode(targets.boxes.flatten(0, 1), codes.flatten(0, 1)).view_as(codes)
+    return {
+        "loss_cls": core_losses.weighted_sum(
+            values.flatten(), targets.class_weights.flatten(), targets.class_normaliser
+        ),
+        "loss_bbox": _box_loss(head, codes, targets.deltas, targets.delta_weights, targets.delta_normaliser),
+        "acc": right.sum() * 100.0 / targets.used.sum().clamp(min=1),
+    }
+
+
+def class_probabilities(detector: Detector, pyramid: Features, boxes: Tensor) -> Tensor:
+    """Softmax scores (B, S, C + 1), background last, of boxes (B, S, 4) on their own features."""
+    [(logits, _)] = roi_forward(detector, pyramid, [(0, boxes)])
+    return logits.softmax(dim=-1)
+
+
+def refine_boxes(
+    detector: Detector, pyramid: Features, boxes: Tensor, classes: Tensor, size: Tensor
+) -> Tensor:
+    """Boxes (B, S, 4) after the head's regression for the given classes (B, S), clipped to size (B, 2)."""
+    head = detector.roi_head.bbox_head
+    [(_, codes)] = roi_forward(detector, pyramid, [(0, boxes)])
+    codes = _class_codes(head, codes, classes)
+    refined = head.bbox_coder.decode(boxes.flatten(0, 1), codes.flatten(0, 1)).view_as(boxes)
+    return clip_boxes(refined, size)
+
+
+@torch.no_grad()
+def detect(detector: Detector, view: View, floor: float) -> tuple[BoxLabels, Features]:
+    """Detections of a view with score above `floor`, and the pyramid they were found on.
+
+    The detector's own test settings, except that `floor` takes the place of `score_thr`: inside NMS rather
+    than after it, which gives the same boxes (a lower score never suppresses a higher one) for less work.
+    """
+    head = detector.roi_head.bbox_head
+    config = detector.test_cfg.rcnn
+    pyramid = features(detector, view.images)
+    found = proposals(detector, rpn_forward(detector, pyramid), view, detector.test_cfg.rpn)
+    [(logits, codes)] = roi_forward(detector, pyramid, [(0, found.boxes)])
+    scores = logits.softmax(dim=-1)[..., :-1]  # (B, N, C)
+    wanted = (scores > floor) & found.valid[..., None]
+    batch, slots, num_classes = scores.shape
+    codes = codes.view(batch, slots, -1, 4).expand(-1, -1, num_classes, -1)
+    boxes = found.boxes[:, :, None].expand_as(codes)
+    decoded = head.bbox_coder.decode(boxes.reshape(-1, 4), codes.reshape(-1, 4))
+    classes = torch.arange(num_classes, device=scores.device).expand_as(scores).flatten(1)
+    labels = _suppress(
+        clip_boxes(decoded.view(batch, -1, 4), view.size),
+        scores.flatten(1),
+        classes,
+        classes,
+        wanted.flatten(1),
+        config.nms.iou_threshold,
+        config.max_per_img,
+    )
+    return labels, pyramid
+
+
+# ---------------------------------------------------------------- pieces
+
+
+def _match_rule(assigner: Any) -> MatchRule:
+    negative = assigner.neg_iou_thr
+    return MatchRule(
+        pos_iou=assigner.pos_iou_thr,
+        neg_iou=negative if isinstance(negative, float) else negative[1],
+        min_pos_iou=assigner.min_pos_iou,
+        match_low_quality=assigner.match_low_quality,
+    )
+
+
+def _sample_rule(sampler: Any) -> SampleRule:
+    return SampleRule(sampler.num, sampler.pos_fraction, sampler.add_gt_as_proposals)
+
+
+def _encode(head: Any, boxes: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
+    """What the head should regress (B, S, 4): codes, or boxes where it learns those; 0 off the positives."""
+    if head.reg_decoded_bbox:
+        return targets
+    unit = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])  # padding has no sides: its logarithm would be infinite
+    safe = torch.where(positive[..., None], boxes, unit)
+    wanted = torch.where(positive[..., None], targets, unit)
+    codes: Tensor = head.bbox_coder.encode(safe.flatten(0, 1), wanted.flatten(0, 1))
+    return codes.view_as(boxes)
+
+
+def _class_codes(head: Any, codes: Tensor, classes: Tensor) -> Tensor:
+    """The four codes (B, S, 4) that belong to each box's class; any class will do for background."""
+    if head.reg_class_agnostic:
+        return codes
+    codes = codes.view(*classes.shape, -1, 4)
+    index = classes.clamp(max=codes.shape[2] - 1)[..., None, None].expand(-1, -1, 1, 4)
+    return codes.gather(2, index).squeeze(2)
+
+
+def _box_loss(head: Any, prediction: Tensor, target: Tensor, weights: Tensor, normaliser: Tensor) -> Tensor:
+    """The head's own box loss, weighted per box (B, S); L1-like losses are summed over coordinates."""
+    values = head.loss_bbox(prediction.flatten(0, 1), target.flatten(0, 1), reduction_override="none")
+    if values.dim() == 2:
+        values = values.sum(dim=-1)
+    return core_losses.weighted_sum(values, weights.flatten(), normaliser)

@@ -1,0 +1,89 @@
+"""Loader output -> SemiBatch: pixels normalised on the device, homographies composed on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.structures.bbox import get_box_tensor
+from torch import Tensor
+
+from ..core.labels import BoxLabels
+from ..registry import MODELS
+from .views import SemiBatch, View
+
+
+@MODELS.register_module()
+class SemiPreprocessor(DetDataPreprocessor):  # type: ignore[misc]
+    """mmdet's preprocessor, which also turns a batch of labeled, weak and strong views into a SemiBatch.
+
+    Takes what DetDataPreprocessor takes (mean, std, bgr_to_rgb, pad_size_divisor); validation batches go
+    through mmdet's own path. Labeled and strong images share one padded size: the student sees one batch.
+    """
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """`{"inputs": SemiBatch, "data_samples": None}` of training views, else what mmdet returns."""
+        if "labeled" not in data:
+            return dict(super().forward(data, training))
+        student = [name for name in ("labeled", "strong") if name in data]
+        height, width = self._common_size([image for name in student for image in data[name]["inputs"]])
+        views = {name: self._view(data[name]["inputs"], height, width) for name in student}
+        truth = self._labels(data["labeled"]["data_samples"])
+        if "strong" not in data:
+            batch = SemiBatch(labeled=views["labeled"], truth=truth)
+        else:
+            weak = data["weak"]["inputs"]
+            forward, backward = self._homographies(
+                data["weak"]["data_samples"], data["strong"]["data_samples"]
+            )
+            offline = all("scores" in each.gt_instances for each in data["strong"]["data_samples"])
+            batch = SemiBatch(
+                labeled=views["labeled"],
+                truth=truth,
+                weak=self._view(weak, *self._common_size(weak)),
+                strong=views["strong"],
+                weak_to_strong=forward,
+                strong_to_weak=backward,
+                strong_labels=self._labels(data["strong"]["data_samples"]) if offline else None,
+            )
+        return {"inputs": batch, "data_samples": None}
+
+    def _common_size(self, images: Sequence[Tensor]) -> tuple[int, int]:
+        """The padded height and width that hold all of `images` (3, h, w)."""
+        divisor = self.pad_size_divisor
+        height = max(image.shape[1] for image in images)
+        width = max(image.shape[2] for image in images)
+        return -(-height // divisor) * divisor, -(-width // divisor) * divisor
+
+    def _view(self, images: Sequence[Tensor], height: int, width: int) -> View:
+        """A View of uint8 images (3, h, w): moved as bytes, normalised on the device, padded with 0."""
+        stack = torch.zeros(len(images), 3, height, width, device=self.device)
+        for row, image in zip(stack, images, strict=True):
+            pixels = image.to(self.device, non_blocking=True).float()
+            if self._channel_conversion:
+                pixels = pixels.flip(0)
+            row[:, : image.shape[1], : image.shape[2]] = (pixels - self.mean) / self.std
+        size = torch.tensor([image.shape[1:] for image in images], dtype=torch.float32)
+        padded = (size / self.pad_size_divisor).ceil() * self.pad_size_divisor
+        return View(images=stack, size=size.to(self.device), padded=padded.to(self.device))
+
+    def _labels(self, samples: Sequence[Any]) -> BoxLabels:
+        """The annotations of data samples, padded to the batch's largest count; scores 1 unless given."""
+        instances = [sample.gt_instances for sample in samples]
+        scores = [each.scores for each in instances] if all("scores" in i for i in instances) else None
+        return BoxLabels.pad(
+            [get_box_tensor(each.bboxes).to(self.device) for each in instances],
+            [each.labels.to(self.device) for each in instances],
+            scores,
+        )
+
+    def _homographies(self, weak: Sequence[Any], strong: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """weak -> strong and strong -> weak (U, 3, 3): composed in float64, handed over in float32."""
+        to_weak = np.stack([np.asarray(s.homography_matrix, dtype=np.float64) for s in weak])
+        to_strong = np.stack([np.asarray(s.homography_matrix, dtype=np.float64) for s in strong])
+        forward = to_strong @ np.linalg.inv(to_weak)
+        both = torch.from_numpy(np.stack([forward, np.linalg.inv(forward)])).float().to(self.device)
+        return both[0], both[1]

@@ -1,0 +1,50 @@
+"""Where a teacher's weights come from: an average of the student's, or a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from ..core.ema import copy_weights, ema_update, ramped_decay
+from ..registry import TEACHERS
+
+
+@TEACHERS.register_module()
+class EMATeacher:
+    """The exponential moving average of the student (Mean Teacher, arXiv 1703.01780).
+
+    decay: α, the share kept each step · ramp: α_t = min(α, 1 - 1 / (t + 1)), so that early steps count ·
+    buffers: "copy" (BatchNorm statistics follow the student) or "average".
+    """
+
+    def __init__(
+        self, decay: float = 0.999, ramp: bool = True, buffers: Literal["copy", "average"] = "copy"
+    ) -> None:
+        if not 0 <= decay <= 1:
+            raise ValueError(f"EMATeacher: decay is a share in [0, 1], got {decay}")
+        if buffers not in ("copy", "average"):
+            raise ValueError(f"EMATeacher: buffers is 'copy' or 'average', not {buffers!r}")
+        self.decay = decay
+        self.ramp = ramp
+        self.buffers = buffers
+
+    def start(self, teacher: nn.Module, student: nn.Module) -> None:
+        """Makes the teacher equal to the student: before the first step, and when burn-in ends."""
+        copy_weights(teacher, student)
+
+    def follow(self, teacher: nn.Module, student: nn.Module, step: int) -> None:
+        """Moves the teacher towards the student after the optimizer step number `step` (from 0)."""
+        decay = ramped_decay(self.decay, step) if self.ramp else self.decay
+        ema_update(teacher, student, decay, self.buffers)
+
+
+@TEACHERS.register_module()
+class FrozenTeacher:
+    """A teacher that never changes; its weights come with `load_from` (keys `teacher.*`)."""
+
+    def start(self, teacher: nn.Module, student: nn.Module) -> None:
+        """Does nothing: the weights are already those of the checkpoint."""
+
+    def follow(self, teacher: nn.Module, student: nn.Module, step: int) -> None:
+        """Does nothing."""

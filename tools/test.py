@@ -1,0 +1,71 @@
+"""COCO AP of a checkpoint: `python tools/test.py CONFIG CHECKPOINT --which teacher`; see --help."""
+
+import argparse
+import sys
+import traceback
+
+from mmengine.config import DictAction
+
+from ssod.errors import UserError
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="COCO AP of a checkpoint. Exit codes: 0 done, 2 bad input, 1 anything else."
+    )
+    parser.add_argument("config", help="the config that the checkpoint was trained with")
+    parser.add_argument("checkpoint", help="such as work_dirs/.../checkpoints/best_teacher.pth")
+    parser.add_argument(
+        "--which", choices=("teacher", "student", "both"), default="both", help="default: both"
+    )
+    parser.add_argument(
+        "--split",
+        choices=("val", "test"),
+        default="val",
+        help="the config's val_dataloader (default) or test_dataloader",
+    )
+    parser.add_argument("--out", metavar="FILE.json", help="where to write the numbers, too")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        default={},
+        metavar="KEY=VALUE",
+        help="changes to the config, such as model.detector.test_cfg.rcnn.score_thr=0.001",
+    )
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> int:
+    """The exit code."""
+    arguments = parse(words)
+    from rich.console import Console
+
+    from ssod.engine.console import metrics_table
+    from ssod.engine.testing import evaluate_checkpoint
+
+    try:
+        report = evaluate_checkpoint(
+            arguments.config,
+            arguments.checkpoint,
+            which=arguments.which,
+            split=arguments.split,
+            out=arguments.out,
+            options=arguments.cfg_options,
+        )
+    except UserError as error:
+        print(f"error: {error.one_line}", file=sys.stderr)
+        return 2
+    except Exception:
+        traceback.print_exc()
+        return 1
+    title = (
+        f"{report['num_images']} {report['split']} images, score_thr {report['test']['score_thr']}"
+    )
+    Console(highlight=False).print(metrics_table(report["metrics"], title))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

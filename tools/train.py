@@ -1,0 +1,72 @@
+"""Trains a config: `python tools/train.py configs/soft_teacher/shapes.py`; see --help."""
+
+import argparse
+import sys
+import traceback
+
+from mmengine.config import DictAction
+
+from ssod.errors import UserError
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Trains a detector. Exit codes: 0 done, 2 bad input, 75 stopped by a signal "
+        "(run again with --resume), 1 anything else."
+    )
+    parser.add_argument("config", help="a config file, as in configs/")
+    parser.add_argument("--work-dir", help="default: work_dirs/<the config's place below configs/>")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="PATH",
+        help="go on from the work dir's last checkpoint, or from PATH",
+    )
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument("--seed", type=int, help="default: the config's")
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch", "slurm", "mpi"),
+        help="not needed: under torchrun or srun the rank is found without",
+    )
+    parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
+        help="changes to the config, such as train_cfg.max_iters=100",
+    )  # fmt: skip
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> int:
+    """The exit code."""
+    arguments = parse(words)
+    from ssod.engine.hooks import DivergedError
+    from ssod.engine.train import train
+
+    try:
+        result = train(
+            arguments.config,
+            work_dir=arguments.work_dir,
+            resume=arguments.resume,
+            amp=arguments.amp,
+            seed=arguments.seed,
+            launcher=arguments.launcher,
+            options=arguments.cfg_options,
+        )
+    except UserError as error:
+        print(f"error: {error.one_line}", file=sys.stderr)
+        return 2
+    except DivergedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 75 if result["status"] == "stopped" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
