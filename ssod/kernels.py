@@ -204,9 +204,7 @@ def _wide(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in their common type, at least float32."""
     import torch
 
-    kind = functools.reduce(
-        torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32
-    )
+    kind = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
     return tuple(tensor.to(kind) for tensor in tensors)
 
 
@@ -335,9 +333,7 @@ class _Bins:
             yield slice(None), self.sampling_ratio, self.sampling_ratio
             return
         shift = 0.5 if self.aligned else 0.0
-        sides = (rois[:, 3:] * self.spatial_scale - shift) - (
-            rois[:, 1:3] * self.spatial_scale - shift
-        )
+        sides = (rois[:, 3:] * self.spatial_scale - shift) - (rois[:, 1:3] * self.spatial_scale - shift)
         per_bin = [sides[:, 1] / self.aligned_height, sides[:, 0] / self.aligned_width]
         # An empty roi has no sample in mmcv and pools to the lowest number; here it keeps one. That
         # is also what a roi of less than a pixel has where it is not aligned and widened to one.

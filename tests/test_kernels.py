@@ -148,9 +148,7 @@ def test_roi_align_and_its_gradient(ops: Any, mode: str, ratio: int, aligned: bo
 def test_roi_align_gradient_by_finite_differences(ops: Any) -> None:
     features = double(2, 1, 4, 4, seed=6)
     for mode in ("avg", "max"):
-        assert gradcheck(
-            lambda x, mode=mode: ops.roi_align(x, ROIS, (2, 2), 0.5, 2, mode, True), (features,)
-        )
+        assert gradcheck(lambda x, mode=mode: ops.roi_align(x, ROIS, (2, 2), 0.5, 2, mode, True), (features,))
 
 
 def test_roi_align_of_no_and_of_empty_rois(ops: Any) -> None:
@@ -195,9 +193,7 @@ def test_focal_loss_and_its_gradient(ops: Any, gamma: float, alpha: float, weigh
     assert_same_gradients(actual, expected, [logits])
     mean = ops.sigmoid_focal_loss(logits, target, gamma, alpha, weight, "mean")
     torch.testing.assert_close(mean, expected.sum() / 6)
-    assert gradcheck(
-        lambda x: ops.sigmoid_focal_loss(x, target, gamma, alpha, weight, "sum"), (logits,)
-    )
+    assert gradcheck(lambda x: ops.sigmoid_focal_loss(x, target, gamma, alpha, weight, "sum"), (logits,))
 
 
 def test_focal_loss_of_confident_mistakes_stays_exact(ops: Any) -> None:
@@ -214,9 +210,7 @@ def test_focal_loss_is_torchvisions(ops: Any) -> None:
     logits, target = torch.randn(20, 4), torch.randint(0, 5, (20,))
     one_hot = torch.nn.functional.one_hot(target, 5)[:, :4].float()
     expected = torchvision.ops.sigmoid_focal_loss(logits, one_hot, reduction="sum")
-    torch.testing.assert_close(
-        ops.sigmoid_focal_loss(logits, target, 2.0, 0.25, None, "sum"), expected
-    )
+    torch.testing.assert_close(ops.sigmoid_focal_loss(logits, target, 2.0, 0.25, None, "sum"), expected)
 
 
 # ------------------------------------------------------------------------ convolutions, attention
@@ -248,9 +242,7 @@ def test_deform_conv_and_its_gradients(ops: Any, geometry: tuple[int, ...]) -> N
 
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_modulated_deform_conv_and_its_gradients(
-    ops: Any, geometry: tuple[int, ...], biased: bool
-) -> None:
+def test_modulated_deform_conv_and_its_gradients(ops: Any, geometry: tuple[int, ...], biased: bool) -> None:
     features, offset, mask, weight, bias = convolution_tensors(geometry)
     bias_or_none = bias if biased else None
     actual = ops.modulated_deform_conv2d(features, offset, mask, weight, bias_or_none, *geometry)
@@ -283,9 +275,7 @@ def attention_tensors() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 def test_deform_attention_and_its_gradients() -> None:
     module = importlib.import_module("mmcv.ops.multi_scale_deform_attn")
     value, shapes, starts, places, weights = attention_tensors()
-    actual = module.MultiScaleDeformableAttnFunction.apply(
-        value, shapes, starts, places, weights, 64
-    )
+    actual = module.MultiScaleDeformableAttnFunction.apply(value, shapes, starts, places, weights, 64)
     expected = reference.deform_attention(value, [(3, 4), (2, 2)], places, weights)
     assert_same_gradients(actual, expected, [value, places, weights])
 
@@ -314,9 +304,7 @@ def low_precision_calls(ops: Any, kind: torch.dtype) -> list[tuple[Tensor, Tenso
             [images, offset, mask, weight, bias],
         ),
         (
-            lambda v, p, w: attention.MultiScaleDeformableAttnFunction.apply(
-                v, shapes, starts, p, w, 64
-            ),
+            lambda v, p, w: attention.MultiScaleDeformableAttnFunction.apply(v, shapes, starts, p, w, 64),
             [value, places, weights],
         ),
     ]

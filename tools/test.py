@@ -60,9 +60,7 @@ def main(words: list[str] | None = None) -> int:
     except Exception:
         traceback.print_exc()
         return 1
-    title = (
-        f"{report['num_images']} {report['split']} images, score_thr {report['test']['score_thr']}"
-    )
+    title = f"{report['num_images']} {report['split']} images, score_thr {report['test']['score_thr']}"
     Console(highlight=False).print(metrics_table(report["metrics"], title))
     return 0
 

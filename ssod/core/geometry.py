@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 
-def project_boxes(boxes: Tensor, homography: Tensor, size: Tensor) -> Tensor:
+def project_boxes(boxes: Tensor, homography: Tensor, size: Tensor | None) -> Tensor:
     """Boxes seen through a homography: the hull of the four mapped corners, clipped to the target view.
 
     boxes (B, K, 4) xyxy px of the source view · homography (B, 3, 3) source px -> target px ·
-    size (B, 2) height, width of the target view. Returns (B, K, 4) float32.
+    size (B, 2) height, width of the target view, None to let boxes stick out. Returns (B, K, 4) float32.
 
     Written elementwise instead of as a matrix product: under autocast a product runs in half precision,
     which moves corners by up to 12 px at 1333 px (measured on mmdet's bbox_project in bfloat16).
@@ -27,7 +27,7 @@ def project_boxes(boxes: Tensor, homography: Tensor, size: Tensor) -> Tensor:
         hull = torch.stack(
             [mapped_x.amin(-1), mapped_y.amin(-1), mapped_x.amax(-1), mapped_y.amax(-1)], dim=-1
         )
-        return clip_boxes(hull, size)
+        return hull if size is None else clip_boxes(hull, size)
 
 
 def clip_boxes(boxes: Tensor, size: Tensor) -> Tensor:

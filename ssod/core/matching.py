@@ -62,6 +62,7 @@ def assign(priors: Tensor, valid: Tensor, labels: BoxLabels, rule: MatchRule) ->
     """The label slot of every prior (B, N) int64: >= 0 a match, BACKGROUND, or UNUSED.
 
     priors (N, 4) shared by all images or (B, N, 4) · valid (B, N) bool, False for padding.
+    A label that touches no prior gets none, even with `min_pos_iou` 0 (mmdet: all that it doesn't touch).
     Works image by image: the (K, N) overlaps of one image at a time keep a COCO batch under 0.2 GB.
     """
     per_image = [

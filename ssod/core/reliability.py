@@ -38,7 +38,7 @@ def soften_background(
     """Class weights (B, S) with background softened, and the normaliser of their weighted sum.
 
     positive, used (B, S) bool · reliability (B, S) r_j. `code`: foreground 1, background r_j, normalised by
-    the sum of all weights, at least 1. `paper` (Eq. 3 and 4): foreground 1 / N_fg, background r_j / Σ r_k,
+    the sum of all weights, at least 1. `paper` (Eq. 4 and 5): foreground 1 / N_fg, background r_j / Σ r_k,
     normaliser 1.
     """
     foreground = positive.float()

@@ -36,8 +36,10 @@ HOMOGRAPHIES = frozenset(
 )
 # Dual transforms that hide pixels and move none.
 DROPOUTS = frozenset(
-    ("CoarseDropout", "Erasing", "GridDropout", "PixelDropout", "XYMasking")
-    + ("FrequencyMasking", "TimeMasking")
+    (
+        *("CoarseDropout", "Erasing", "GridDropout", "PixelDropout", "XYMasking"),
+        *("FrequencyMasking", "TimeMasking"),
+    )
 )
 
 SAMPLES_PER_SIDE = 32  # of the grid of pixels that the fit looks at
@@ -207,9 +209,7 @@ def _build(albumentations: Any, config: Mapping[str, Any]) -> Any:
     if issubclass(kind, albumentations.BaseCompose):
         nested = arguments.get("transforms", [])
         arguments["transforms"] = [_build(albumentations, one) for one in nested]
-    elif not issubclass(kind, albumentations.ImageOnlyTransform) and name not in (
-        HOMOGRAPHIES | DROPOUTS
-    ):
+    elif not issubclass(kind, albumentations.ImageOnlyTransform) and name not in (HOMOGRAPHIES | DROPOUTS):
         raise UserError(
             f"albumentations' {name} moves pixels in a way that no homography describes, so pseudo "
             f"boxes can't follow it: remove it; {', '.join(sorted(HOMOGRAPHIES))} can be used"

@@ -71,9 +71,7 @@ def check_folder(prefix: str, ann_file: str) -> None:
         )
 
 
-def check_classes(
-    path: str, classes: Sequence[str], categories: Sequence[Mapping[str, Any]]
-) -> None:
+def check_classes(path: str, classes: Sequence[str], categories: Sequence[Mapping[str, Any]]) -> None:
     """Raises UserError unless the classes are categories of the file, in the file's order.
 
     mmdet and its CocoMetric number labels in the file's order over the classes they find there, so

@@ -282,9 +282,7 @@ def _check(children: list[Any], counts: Sequence[int], batch_size: int | None) -
                 "every dataset needs a whole number of at least 1: raise it, or drop the dataset"
             )
         if len(child) == 0:
-            raise UserError(
-                f"sampler: {name} has no images; check its ann_file, data_prefix and filter_cfg"
-            )
+            raise UserError(f"sampler: {name} has no images; check its ann_file, data_prefix and filter_cfg")
     if batch_size is not None and batch_size != sum(counts):
         raise UserError(
             f"sampler: batch_size={batch_size} but counts={tuple(counts)} sum to {sum(counts)}; "

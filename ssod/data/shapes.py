@@ -32,16 +32,14 @@ import numpy.typing as npt
 
 from ssod.errors import UserError
 
-CLASSES = ("disc", "ring", "crescent", "square", "triangle", "pentagon", "star", "cross")
+CLASSES = ("disc", "ring", "square", "triangle", "star", "cross")
 
 # Raise it with every change that moves a pixel or a box: folders drawn before are then drawn again.
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 
 MIN_VISIBLE_FRACTION = 0.45
-MIN_BOX_SIDE = (
-    7  # pixels; what is left of an occluded small object must still be a detection target
-)
-SIZE_RANGE = (13.0, 80.0)  # diameter in pixels, drawn log-uniformly
+MIN_BOX_SIDE = 7  # pixels; what is left of an occluded small object must still be a detection target
+SIZE_RANGE = (18.0, 80.0)  # diameter in pixels, drawn log-uniformly
 COUNT_PROBABILITIES = (0.09, 0.19, 0.25, 0.20, 0.14, 0.08, 0.05)  # of 1 to 7 objects
 JPEG_QUALITY = 92
 MARGIN = 48  # pixels around the image in which cut-off objects are still drawn, to know their area
@@ -82,31 +80,16 @@ def _outline(rng: np.random.Generator, name: str) -> list[FloatArray]:
         return [_regular(48)]
     if name == "ring":
         return [_regular(48), _regular(48, rng.uniform(0.45, 0.72))]
-    if name == "crescent":
-        return [_crescent(rng.uniform(0.45, 0.75))]
     if name == "square":
         return [_regular(4)]
     if name == "triangle":
         return [_regular(3)]
-    if name == "pentagon":
-        return [_regular(5)]
     if name == "star":
         return [_regular(10, np.tile([1.0, rng.uniform(0.38, 0.5)], 5))]
     arm = rng.uniform(0.24, 0.36)  # half the width of a cross's arm
     quarter = np.array([[1, -arm], [1, arm], [arm, arm]], dtype=np.float32)
     turns = [np.array([[0, 1], [-1, 0]]), np.array([[-1, 0], [0, -1]]), np.array([[0, -1], [1, 0]])]
     return [np.concatenate([quarter, *(quarter @ turn for turn in turns)]).astype(np.float32)]
-
-
-def _crescent(offset: float) -> FloatArray:
-    """Points (N, 2) of the unit disc less a unit disc moved by `offset`, in its own centre."""
-    tip = np.arccos(offset / 2)
-    outer = _polar(1.0, np.linspace(tip, 2 * np.pi - tip, 40))
-    inner = _polar(1.0, np.linspace(np.pi + tip, np.pi - tip, 40))
-    inner[:, 0] += offset
-    points: FloatArray = np.concatenate((outer, inner))
-    centre: FloatArray = (points.min(axis=0) + points.max(axis=0)) / 2
-    return points - centre
 
 
 def _deformation(rng: np.random.Generator, radius: float) -> FloatArray:
@@ -298,7 +281,7 @@ def _paint(rng: np.random.Generator, image: FloatArray, shape: _Shape) -> None:
     height, width = image.shape[:2]
     coverage = shape.coverage[MARGIN:-MARGIN, MARGIN:-MARGIN]
     under = image[coverage > 0.5].mean(axis=0)
-    colour = _colour_apart(rng, under, rng.uniform(38, 150))
+    colour = _colour_apart(rng, under, rng.uniform(60, 160))
     _blend(image, coverage, _texture(rng, height, width, colour, 45))
     if shape.diameter > 20 and rng.random() < 0.3:
         kernel = np.ones((3, 3), np.uint8)
@@ -331,13 +314,13 @@ def draw_image(
     long_side, short_side = 8 * int(rng.integers(22, 25)), 8 * int(rng.integers(20, 22))
     landscape = rng.random() < 0.5
     height, width = (short_side, long_side) if landscape else (long_side, short_side)
-    image = _texture(rng, height, width, _colour(rng), 70)
+    image = _texture(rng, height, width, _colour(rng), 40)
     if rng.random() < 0.4:  # a second material, with a soft border
         seam = _pattern(rng, height, width)
-        _blend(image, seam, _texture(rng, height, width, _colour(rng), 60))
-    for _ in range(rng.integers(4)):
+        _blend(image, seam, _texture(rng, height, width, _colour(rng), 35))
+    for _ in range(rng.integers(3)):
         _blend(image, _blob(rng, height, width), _texture(rng, height, width, _colour(rng), 50))
-    for _ in range(rng.integers(1, 6)):
+    for _ in range(rng.integers(4)):
         _blend(image, _stroke(rng, height, width), _colour(rng))
     shapes = _place(rng, height, width)
     for shape in shapes:
@@ -505,8 +488,7 @@ def ensure_shapes(
         return root
     if root.exists() and not (root.is_dir() and _replaceable(root)):
         raise UserError(
-            f"{root}: is there and is not a drawn shapes dataset; "
-            "move it away or pass another folder"
+            f"{root}: is there and is not a drawn shapes dataset; move it away or pass another folder"
         )
     root.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{root.name}.drawing-"

@@ -129,6 +129,7 @@ class PackView(PackDetInputs):  # type: ignore[misc]
         self.name = name
 
     def transform(self, results: Record) -> Record:
+        """The packed item, or `{name: item}`."""
         # torch warns about a read-only array even though its values are copied.
         packed: Record = super().transform(CopySharedImage()(results))
         return packed if self.name is None else {self.name: packed}

@@ -1,4 +1,4 @@
-"""Checkpoints in mmengine's layout: last, best of each network; and whether one belongs to a model."""
+"""Checkpoints in mmengine's layout, the last and the best; and whether one belongs to a model."""
 
 import math
 import os
@@ -22,9 +22,9 @@ LAST = "last.pth"
 
 @HOOKS.register_module()
 class Checkpoints(Hook):  # type: ignore[misc]
-    """Writes `checkpoints/last.pth` every `interval` iterations and when training ends or stops, and
-    `best_<network>.pth` after a validation with a higher `metric`.
+    """Writes checkpoints: the last every `interval` iterations and when training ends or stops.
 
+    `last.pth` resumes the run; `best_<network>.pth` is of the validation with the highest `metric`.
     A file is complete or not there: it is written beside and moved into place. mmengine's keys hold
     what mmengine expects; beside them stands `random_state`.
     """
@@ -69,7 +69,7 @@ class Checkpoints(Hook):  # type: ignore[misc]
 
 
 def save(runner: Any, name: str, iteration: int, with_optimizer: bool = True) -> None:
-    """Writes the run's state after `iteration` iterations to `checkpoints/<name>`, or leaves what was."""
+    """Writes the state after `iteration` iterations to `checkpoints/<name>`, or leaves what was."""
     folder = Path(runner.work_dir, FOLDER)
     if not is_main_process():
         return
@@ -86,7 +86,7 @@ def save(runner: Any, name: str, iteration: int, with_optimizer: bool = True) ->
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a checkpoint file, on the host; UserError if it is missing or something else."""
+    """The content of a checkpoint file, on the host; UserError if missing or no checkpoint."""
     if not Path(path).is_file():
         raise UserError(f"checkpoint {path} does not exist: give the path of a .pth file")
     try:
@@ -97,14 +97,12 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"checkpoint {path} can't be read ({reason}): is it complete?") from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
-        raise UserError(
-            f"checkpoint {path} has no state_dict: it was not written by a training run"
-        )
+        raise UserError(f"checkpoint {path} has no state_dict: it was not written by a training run")
     return content
 
 
 def check_weights(model: nn.Module, checkpoint: Mapping[str, Any], path: str) -> None:
-    """Raises UserError unless the checkpoint's weights are exactly those of the model, by name and shape."""
+    """Raises UserError unless the checkpoint has exactly the model's weights, by name and shape."""
     ours: dict[str, Tensor] = unwrap(model).state_dict()
     theirs: Mapping[str, Tensor] = checkpoint["state_dict"]
     missing = [key for key in ours if key not in theirs and "num_batches_tracked" not in key]

@@ -1,28 +1,30 @@
-"""Reading, checking and completing a config, so that a mistake is one clear line before anything is built."""
+"""Reading, checking and completing a config: a mistake is one line before anything is built."""
 
-import difflib
-import importlib
-import inspect
-import re
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from ssod.engine.mistakes import suggest
 from ssod.errors import UserError
 
-# What mmengine's Runner or a part of ours reads. Any other top-level name must be a helper variable.
+# What mmengine's Runner or a part of ours reads. Any other name must be a helper variable.
 KNOWN_NAMES = frozenset(
-    "model train_dataloader val_dataloader test_dataloader train_cfg val_cfg val_evaluator test_evaluator "
-    "optim_wrapper param_scheduler auto_scale_lr default_hooks custom_hooks load_from work_dir launcher "
-    "env_cfg log_processor log_level visualizer default_scope randomness experiment_name custom_imports "
-    "model_wrapper_cfg sync_bn find_unused_parameters activation_checkpointing efficient_conv_bn_eval "
-    "compile".split()
+    (
+        *("model", "load_from"),
+        *("train_dataloader", "val_dataloader", "test_dataloader"),
+        *("train_cfg", "val_cfg", "val_evaluator", "test_evaluator"),
+        *("optim_wrapper", "param_scheduler", "auto_scale_lr"),
+        *("default_hooks", "custom_hooks", "custom_imports"),
+        *("work_dir", "launcher", "env_cfg", "randomness", "experiment_name"),
+        *("log_processor", "log_level", "visualizer", "default_scope"),
+        *("model_wrapper_cfg", "sync_bn", "find_unused_parameters"),
+        *("activation_checkpointing", "efficient_conv_bn_eval", "compile"),
+    )
 )
-# Helper variables start with an underscore or are constants in capitals, imported ones mostly; these
+# Helper variables start with an underscore or are constants in capitals (imported, mostly); these
 # few of mmdet's and ours may do without.
 HELPER_NAMES = frozenset({"classes", "data_root", "dataset_type", "backend_args", "metainfo"})
 
@@ -44,20 +46,19 @@ VALIDATION_NEEDS = ("val_dataloader", "val_evaluator")
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """The config with the `--cfg-options` merged in, checked and completed; UserError for any mistake."""
+    """The config with `--cfg-options`, checked and completed; UserError for any mistake."""
     config = read_config(path)
     check_names(config, path)
+    complete(config, path)  # first, so that options may reach into what the config leaves out
     merge_options(config, options or {})
     return complete(config, path)
 
 
 def read_config(path: str | Path) -> Config:
-    """The config file with its bases; UserError for a missing file, bad syntax or a failing line."""
+    """The config file with its bases; UserError for a missing file, bad syntax, a failing line."""
     path = Path(path)
     if not path.is_file():
-        near = (
-            sorted(str(each) for each in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        )
+        near = sorted(str(each) for each in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise UserError(f"config file {path} does not exist{suggest(str(path), near)}")
     try:
         return Config.fromfile(path)
@@ -76,9 +77,7 @@ def read_config(path: str | Path) -> Config:
 def _line_of(error: BaseException) -> str:
     """Where in a config file an error arose: `, line 12`, with the file's name if it is a base."""
     frames = [each for each in traceback.extract_tb(error.__traceback__) if each.name == "<module>"]
-    places = [
-        each for each in frames if each.filename.endswith(".py") and "configs" in each.filename
-    ]
+    places = [each for each in frames if each.filename.endswith(".py") and "configs" in each.filename]
     return f", {Path(places[-1].filename).name} line {places[-1].lineno}" if places else ""
 
 
@@ -87,14 +86,8 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the nearest known name, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 def check_names(config: Config, path: str | Path) -> None:
-    """Raises UserError for a top-level name that nothing reads: a misspelt option would do nothing."""
+    """Raises UserError for a name that nothing reads: a misspelt option would do nothing."""
     for name in config.keys():  # noqa: SIM118  iterating a Config itself is not iterating its names
         if name == "resume":
             raise UserError(f"config {path}: 'resume' does not belong in a config; use --resume")
@@ -133,8 +126,8 @@ def _check_path(config: Config, key: str) -> None:
     parts = key.split(".")
     if _is_helper(parts[0]) and parts[0] in config:
         raise UserError(
-            f"--cfg-options {key}: {parts[0]} is a helper variable, already used up when the config "
-            "was read; set the options it went into"
+            f"--cfg-options {key}: {parts[0]} is a helper variable, used up when the config was "
+            "read; set the options it went into"
         )
     node: Any = config._cfg_dict
     for depth, part in enumerate(parts):
@@ -143,9 +136,7 @@ def _check_path(config: Config, key: str) -> None:
             if part not in node and not (last and _takes_new_options(node, depth, part)):
                 where = ".".join(parts[:depth]) or "the config"
                 known = KNOWN_NAMES | set(node) if depth == 0 else set(node)
-                raise UserError(
-                    f"--cfg-options {key}: {where} has no {part!r}{suggest(part, known)}"
-                )
+                raise UserError(f"--cfg-options {key}: {where} has no {part!r}{suggest(part, known)}")
             node = node.get(part)
         elif isinstance(node, (list, tuple)):
             if not part.isdigit() or int(part) >= len(node):
@@ -219,6 +210,13 @@ def use_mixed_precision(config: Config, has_gpu: bool, has_bfloat16: bool) -> No
     config.optim_wrapper.precision = "bfloat16" if has_bfloat16 or not has_gpu else "float16"
 
 
+def use_fused_optimizer(config: Config) -> None:
+    """Lets the optimizer step in one kernel, which can skip a bad step without anyone waiting."""
+    optimizer = config.optim_wrapper.get("optimizer") or {}
+    if optimizer.get("type") in ("SGD", "Adam", "AdamW") and "foreach" not in optimizer:
+        optimizer.setdefault("fused", True)
+
+
 def default_work_dir(path: str | Path) -> Path:
     """`work_dirs/<place of the config below configs/, without .py>`, or its file name elsewhere."""
     parts = Path(path).absolute().with_suffix("").parts
@@ -227,67 +225,3 @@ def default_work_dir(path: str | Path) -> Path:
         return Path("work_dirs", *below)
     # A run's own config.py is named after its run.
     return Path("work_dirs", f"{parts[-2]}_again" if parts[-1] == "config" else parts[-1])
-
-
-@contextmanager
-def mistakes_in_config() -> Iterator[None]:
-    """A block that builds from the config: what it names wrongly comes out as a UserError."""
-    try:
-        yield
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        name = error.filename or str(error)
-        raise UserError(f"{name} does not exist: check the paths in the config") from error
-    except (TypeError, KeyError) as error:
-        message = _unknown_option(error) or _unknown_type(error)
-        if message is None:
-            raise
-        raise UserError(message) from error
-
-
-def _unknown_option(error: BaseException) -> str | None:
-    """A line for an option that a type in the config does not take; None for any other error."""
-    match = re.search(r"([\w.]+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    if match is None:
-        return None
-    name, option = match[1].removesuffix(".__init__"), match[2]
-    options = _options_of(error, name.rpartition(".")[2])
-    shown = f" (it takes {', '.join(options)})" if 0 < len(options) <= 20 else ""
-    return f"config: {name} has no option {option!r}{suggest(option, options)}{shown}"
-
-
-def _options_of(error: BaseException, name: str) -> Sequence[str]:
-    """The options of the class that was being built where the error arose."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        built = frame.f_locals.get("obj_cls")
-        kinds: tuple[Any, ...] = inspect.getmro(built) if inspect.isclass(built) else (built,)
-        for kind in kinds:
-            if callable(kind) and getattr(kind, "__name__", "") == name:
-                parameters = inspect.signature(kind).parameters.values()
-                plain = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
-                return [each for each in plain if each not in ("self", "runner", "args")]
-    return []
-
-
-def _unknown_type(error: BaseException) -> str | None:
-    """A line for a `type` that no registry has; None for any other error."""
-    match = re.search(r"(\w+) is not in the ([\w:-]+)::([\w -]+) registry", str(error))
-    if match is None:
-        return None
-    return (
-        f"config: there is no {match[3]} of type {match[1]!r}{suggest(match[1], _types(match[3]))}"
-    )
-
-
-def _types(kind: str) -> set[str]:
-    """The names of all types that a registry of that kind knows, its parents' included."""
-    registries = importlib.import_module("ssod.registry")
-    names: set[str] = set()
-    for registry in vars(registries).values():
-        while getattr(registry, "name", None) == kind and hasattr(registry, "module_dict"):
-            names |= set(registry.module_dict)
-            registry = registry.parent
-            if registry is None:
-                break
-    return names

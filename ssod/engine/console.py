@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar on a terminal, plain lines elsewhere, a table at the end."""
+"""What a person sees of a run: a bar on a terminal, plain lines elsewhere, a table at the end."""
 
 import sys
 import time
@@ -7,14 +7,14 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column, Table
 
 BOX_KEYS = ("num_boxes_cls", "num_boxes_box", "num_boxes_candidates")
 
 
 def boxes_per_image(scalars: dict[str, Any]) -> float | None:
-    """The pseudo boxes per unlabeled image that a log record reports; None without pseudo labels."""
+    """The pseudo boxes per unlabeled image in a log record; None without pseudo labels."""
     others = sorted(key for key in scalars if key.startswith("num_boxes"))
     values = (scalars.get(key) for key in (*BOX_KEYS, *others))
     return next((value for value in values if value is not None), None)
@@ -49,10 +49,13 @@ class Reporter(Hook):  # type: ignore[misc]
         """Starts the bar and the clock."""
         self.mark = time.perf_counter()
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            self.progress = Progress(
-                *columns, TextColumn("{task.fields[text]}"), console=self.console
+            count = "{task.description} {task.completed:.0f}/{task.total:.0f}"
+            columns = (
+                TextColumn(count, table_column=Column(no_wrap=True)),
+                BarColumn(bar_width=12),
+                TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True)),
             )
+            self.progress = Progress(*columns, console=self.console, transient=True)
             self.bar = self.progress.add_task(
                 "training", total=runner.max_iters, completed=runner.iter, text=""
             )
@@ -96,11 +99,7 @@ class Reporter(Hook):  # type: ignore[misc]
         now = time.perf_counter()
         self.val_seconds, self.mark = self.val_seconds + now - self.mark, now
         self.validations += 1
-        found = {
-            key.split("/")[0]: ap
-            for key, ap in (metrics or {}).items()
-            if key.endswith("/bbox_mAP")
-        }
+        found = {key.split("/")[0]: ap for key, ap in (metrics or {}).items() if key.endswith("/bbox_mAP")}
         self.accuracy = "  ".join(f"AP {name} {100 * ap:.1f}" for name, ap in found.items())
         self.say(f"{runner.iter}/{runner.max_iters}  validation: {self.accuracy}")
 
@@ -155,7 +154,8 @@ def final_report(console: Console, result: dict[str, Any], work_dir: Path) -> No
         console.print(metrics_table(result["metrics"]))
     seen = result["images_seen"]
     console.print(
-        f"{result['status']} after {result['iterations']} iterations in {clock(result['seconds'])}, "
+        f"{result['status']} after {result['iterations']} iterations in "
+        f"{clock(result['seconds'])}, "
         f"{seen['labeled']} labeled and {seen['unlabeled']} unlabeled images seen",
         markup=False,
     )

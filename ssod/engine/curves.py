@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Colours that differ in lightness, too (Okabe and Ito), so that they survive grey printing.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -23,6 +24,7 @@ def draw_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
     _draw_accuracy(accuracy, [each for each in records if each["kind"] == "val"])
     for axes in (losses, accuracy):
         axes.set_xlabel("iteration")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(True, alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[0]:
@@ -61,9 +63,7 @@ def _draw_accuracy(axes: Axes, records: Sequence[dict[str, Any]]) -> None:
                 values = [100 * each[f"{network}/{metric}"] for each in points]
                 label = f"{network} {'AP' if metric == 'bbox_mAP' else 'AP50'}"
                 steps = [each["iteration"] for each in points]
-                axes.plot(
-                    steps, values, style, color=colour, markersize=3, linewidth=1.4, label=label
-                )
+                axes.plot(steps, values, style, color=colour, markersize=3, linewidth=1.4, label=label)
     axes.set_title("AP on the validation images, %", loc="left")
     axes.set_ylim(bottom=0)
 

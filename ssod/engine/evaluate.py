@@ -12,15 +12,13 @@ from torch import nn
 
 from ssod.errors import UserError
 
-# What COCO's evaluation gives for detections that are all wrong; mmdet returns nothing for none at all.
-NO_DETECTIONS = {
-    f"bbox_{name}": 0.0 for name in ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
-}
+# What COCO's evaluation gives for detections that are all wrong; for none mmdet returns nothing.
+NO_DETECTIONS = {f"bbox_{name}": 0.0 for name in ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")}
 
 
 @contextmanager
 def prints_to(write: Callable[[str], Any] | None) -> Iterator[None]:
-    """A block whose prints (pycocotools' tables) go to `write`, as one text, and not to the console."""
+    """A block whose prints (pycocotools' tables) go to `write`, as one text, not to the console."""
     text = StringIO()
     try:
         with redirect_stdout(text):
@@ -36,7 +34,7 @@ def unwrap(model: nn.Module) -> Any:
 
 
 def choose_networks(model: nn.Module, which: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The networks to evaluate: all there are for None or "both"; UserError for one there is not."""
+    """The networks to evaluate, all for None or "both"; UserError for one there is not."""
     there: tuple[str, ...] = tuple(unwrap(model).which)
     if which is None or which == "both":
         return there
@@ -86,10 +84,8 @@ def evaluate(
     return metrics
 
 
-def dry_run(
-    model: nn.Module, dataloader: Any, evaluators: dict[str, Evaluator], num_images: int = 2
-) -> None:
-    """Predicts and scores a few validation images and forgets them; UserError where classes disagree.
+def dry_run(model: nn.Module, dataloader: Any, evaluators: dict[str, Evaluator], num_images: int = 2) -> None:
+    """Predicts, scores and forgets a few validation images; UserError where classes disagree.
 
     What it finds would otherwise be found at the first validation, hours into the run.
     """
@@ -105,8 +101,8 @@ def dry_run(
         evaluate(model, [dataloader.collate_fn(items)], shown, len(items))
     except IndexError as error:
         raise UserError(
-            f"the validation of {len(items)} images before training failed ({error}): do the model's "
-            "num_classes, val_dataloader's classes and val_evaluator's ann_file agree?"
+            f"the validation of {len(items)} images before training failed ({error}): do the "
+            "model's num_classes, val_dataloader's classes and val_evaluator's ann_file agree?"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What happens around each iteration: step number and EMA, the guard against nan, scalars without stalls."""
+"""Around each iteration: step number and EMA, the guard against nan, scalars without stalls."""
 
 import math
 import time
@@ -16,12 +16,12 @@ from ssod.registry import HOOKS
 
 
 class DivergedError(RuntimeError):
-    """Training gave values that are not finite, several steps in a row: one clear message, exit 1."""
+    """Training gave values that are not finite, several steps in a row: one message, exit 1."""
 
 
 @HOOKS.register_module()
 class RuntimeInfo(RuntimeInfoHook):  # type: ignore[misc]
-    """mmengine's hook without its scalars, for each of which it waits for the device in each step."""
+    """mmengine's hook without its scalars, for each of which it waits for the device."""
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Notes the iteration where mmengine's and mmdet's parts look for it."""
@@ -35,7 +35,7 @@ class RuntimeInfo(RuntimeInfoHook):  # type: ignore[misc]
 
 @HOOKS.register_module()
 class SemiHook(Hook):  # type: ignore[misc]
-    """Tells the model the time: `start`, `set_step` before each iteration, `after_step` after a step."""
+    """Tells the model the time: `start`, `set_step` before a step, `after_step` after it."""
 
     priority = "HIGH"
 
@@ -46,7 +46,7 @@ class SemiHook(Hook):  # type: ignore[misc]
         """Starts a fresh run's teacher, and listens for optimizer steps that are really taken."""
         if runner.iter == 0:
             unwrap(runner.model).start()
-        # The optimizer alone knows: gradient accumulation, loss scaling and the guard leave steps out.
+        # The optimizer alone knows: accumulation, loss scaling and the guard leave steps out.
         runner.optim_wrapper.optimizer.register_step_post_hook(self._note_step)
 
     def _note_step(self, *_: Any) -> None:
@@ -67,11 +67,11 @@ class SemiHook(Hook):  # type: ignore[misc]
 
 @HOOKS.register_module()
 class FiniteGuard(Hook):  # type: ignore[misc]
-    """Reports steps whose loss or gradient is not finite and ends a run that has `max_bad_steps` in a row.
+    """Reports steps whose loss or gradient is not finite; ends a run after too many in a row.
 
-    Such steps change nothing (`GuardedOptimWrapper` skips them), so a look now and then is enough: on
-    a CPU it costs nothing and happens every step, elsewhere every `interval` steps, and every step
-    once something was found.
+    Such steps change nothing (`GuardedOptimWrapper` skips them), so a look now and then is enough:
+    on a CPU it costs nothing and happens every step, elsewhere every `interval` steps, and every
+    step once something was found. `max_bad_steps` in a row end the run.
     """
 
     priority = "VERY_HIGH"
@@ -197,10 +197,6 @@ def means(kept: Iterable[dict[str, Any]]) -> dict[str, float]:
     if not columns:
         return {}
     averages = [torch.stack(column).float().mean() for column in columns.values()]
-    device = next(
-        (each.device for each in averages if each.device.type != "cpu"), averages[0].device
-    )
+    device = next((each.device for each in averages if each.device.type != "cpu"), averages[0].device)
     # sync: once per log interval, for all scalars together.
-    return dict(
-        zip(columns, torch.stack([each.to(device) for each in averages]).tolist(), strict=True)
-    )
+    return dict(zip(columns, torch.stack([each.to(device) for each in averages]).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""When training, validation and checkpoints happen: iteration by iteration, resumed where it stopped."""
+"""When training and validation happen: iteration by iteration, resumed where it stopped."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from ssod.engine import evaluate, random_state
 from ssod.registry import LOOPS
 
 
-class StopRequested(Exception):
+class StopRequested(Exception):  # noqa: N818  no error: a signal that travels upwards
     """Raised by a hook during validation, to leave it at once: a signal wants the run to stop."""
 
 
@@ -55,7 +55,7 @@ class SemiTrainLoop(IterBasedTrainLoop):  # type: ignore[misc]
     def _take_up(self) -> None:
         """Brings loader and random generators to where the checkpoint was written."""
         self.dataloader_iterator.skip_iter(self._iter)
-        # Making an iterator draws a number; the state saved after it was drawn comes back after that.
+        # Making an iterator draws a number that the saved state is past: restore after.
         self.dataloader_iterator._ensure_iterator()
         if self.random_state is not None:
             random_state.restore(self.random_state)
@@ -92,9 +92,7 @@ class SemiValLoop(BaseLoop):  # type: ignore[misc]
     ) -> None:
         super().__init__(runner, dataloader)
         self.networks = evaluate.choose_networks(runner.model, which)
-        self.evaluators = evaluate.build_evaluators(
-            evaluator, self.networks, self.dataloader.dataset
-        )
+        self.evaluators = evaluate.build_evaluators(evaluator, self.networks, self.dataloader.dataset)
 
     def run(self) -> dict[str, float]:
         """`{"teacher/bbox_mAP": ..., "student/bbox_mAP": ..., ...}`."""
@@ -114,6 +112,6 @@ class SemiValLoop(BaseLoop):  # type: ignore[misc]
         return metrics
 
     def dry_run(self) -> None:
-        """Two images through everything a validation needs; raises UserError where it can't work."""
+        """Two images through all a validation needs; raises UserError where it can't work."""
         with random_state.preserved():
             evaluate.dry_run(self.runner.model, self.dataloader, self.evaluators)

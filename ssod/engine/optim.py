@@ -1,4 +1,4 @@
-"""The optimizer wrapper: mixed precision, gradient clipping, and no step along a gradient that is not finite."""
+"""The optimizer wrapper: precision, clipping, and no step along a gradient that is not finite."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,9 +34,7 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
         precision: Precision = "float32",
     ) -> None:
         if precision not in ("float32", "bfloat16", "float16"):
-            raise UserError(
-                f"optim_wrapper: precision {precision!r}; use 'float32', 'bfloat16' or 'float16'"
-            )
+            raise UserError(f"optim_wrapper: precision {precision!r}; use 'float32', 'bfloat16' or 'float16'")
         if clip_grad is not None and set(clip_grad) - {"max_norm", "norm_type"}:
             raise UserError(
                 f"optim_wrapper: clip_grad={dict(clip_grad)}; its keys are max_norm and norm_type"
@@ -62,7 +60,7 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
         super().backward(loss if self.scaler is None else self.scaler.scale(loss), **options)
 
     def step(self, **options: Any) -> None:
-        """Clips and steps; leaves parameters and optimizer state alone if the gradient is not finite."""
+        """Clips and steps; leaves parameters and state alone if the gradient is not finite."""
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         parameters = [each for each in self._parameters() if each.grad is not None]
@@ -80,7 +78,7 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
         self._step_if_finite(options)
 
     def _host_may_look(self) -> bool:
-        """Whether reading the norm costs nothing (CPU) or is worth the wait (something is wrong)."""
+        """Whether reading the norm costs nothing (CPU) or is worth a wait (something is wrong)."""
         return self.device == "cpu" or self.watching
 
     def _step_if_finite(self, options: dict[str, Any]) -> None:
@@ -94,9 +92,7 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
             self.optimizer.found_inf = (~torch.isfinite(self.grad_norm)).float()
             self.optimizer.grad_scale = None
             self.optimizer.step(**options)
-        elif torch.isfinite(
-            self.grad_norm
-        ):  # sync: an optimizer that is not fused has no other way
+        elif torch.isfinite(self.grad_norm):  # sync: an optimizer that is not fused has no other way
             self.optimizer.step(**options)
 
     @contextmanager
@@ -111,7 +107,7 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
             yield
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's state, and the loss scale where there is one, as mmengine's AMP wrapper does."""
+        """The optimizer's state, and the loss scale if any, as mmengine's AMP wrapper has it."""
         state: dict[str, Any] = super().state_dict()
         if self.scaler is not None:
             state["loss_scaler"] = self.scaler.state_dict()

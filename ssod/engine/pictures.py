@@ -25,7 +25,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 @HOOKS.register_module()
 class PseudoLabelPictures(Hook):  # type: ignore[misc]
-    """Writes `pseudo_labels/iter_XXXX.jpg` at each validation, of the first `num_images` unlabeled images.
+    """Writes `pseudo_labels/iter_XXXX.jpg` at each validation, of the first few unlabeled images.
 
     Left the weak view with the teacher's boxes and scores, right the strong view with the projected
     boxes, outlined once for each thing they supervise. The views are drawn once, with a generator
@@ -74,22 +74,20 @@ def fixed_batch(dataloader: Any, num_images: int) -> dict[str, Any] | None:
 
 
 def draw(batch: dict[str, Any], labels: dict[str, Any], classes: Any = ()) -> Image:
-    """The picture (H, W, 3) BGR: a row for each image, weak view left, strong view right, a legend."""
+    """The picture (H, W, 3) BGR: a row for each image, weak view left, strong right, a legend."""
     masks = labels.get("masks") or {}
     colours = {name: MASK_COLOURS[i % len(MASK_COLOURS)] for i, name in enumerate(masks)}
     rows = []
     for index in range(len(batch["weak"]["inputs"])):
         weak = _draw_view(batch["weak"]["inputs"][index], labels["weak"], index, classes, None)
         marks = [(mask[index].cpu(), colours[name]) for name, mask in masks.items()]
-        strong = _draw_view(
-            batch["strong"]["inputs"][index], labels["strong"], index, classes, marks
-        )
+        strong = _draw_view(batch["strong"]["inputs"][index], labels["strong"], index, classes, marks)
         rows.append(_side_by_side([weak, strong]))
     return np.concatenate(_same_width([*rows, _legend(colours)]), axis=0)
 
 
 def _draw_view(image: Any, labels: Any, index: int, classes: Any, marks: Any) -> Image:
-    """One view with its boxes; marks: (mask (K,), colour) pairs, or None for the teacher's own boxes."""
+    """One view with boxes; marks: (mask (K,), colour) pairs, or None for the teacher's own."""
     pixels: Image = np.ascontiguousarray(image.cpu().numpy().transpose(1, 2, 0))
     scale = max(1.0, MIN_HEIGHT / pixels.shape[0])
     pixels = np.ascontiguousarray(cv2.resize(pixels, None, fx=scale, fy=scale), dtype=np.uint8)
@@ -117,8 +115,7 @@ def _side_by_side(images: list[Image]) -> Image:
     """The images in a row, padded to the tallest, with a gap between them."""
     height = max(image.shape[0] for image in images) + 6
     padded = [
-        np.pad(image, ((0, height - image.shape[0]), (0, 6), (0, 0)), constant_values=255)
-        for image in images
+        np.pad(image, ((0, height - image.shape[0]), (0, 6), (0, 0)), constant_values=255) for image in images
     ]
     return np.concatenate(padded, axis=1)
 
@@ -126,18 +123,13 @@ def _side_by_side(images: list[Image]) -> Image:
 def _same_width(rows: list[Image]) -> list[Image]:
     """The rows, padded with white to the widest."""
     width = max(row.shape[1] for row in rows)
-    return [
-        np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255)
-        for row in rows
-    ]
+    return [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
 
 
 def _legend(colours: dict[str, tuple[int, int, int]]) -> Image:
     """A strip that names the colours."""
     entries = {"weak view: teacher": TEACHER_COLOUR}
-    entries |= {
-        f"strong view: {name}" if i == 0 else name: c for i, (name, c) in enumerate(colours.items())
-    }
+    entries |= {f"strong view: {name}" if i == 0 else name: c for i, (name, c) in enumerate(colours.items())}
     entries["unused"] = UNUSED_COLOUR
     strip: Image = np.full((26, 640, 3), 40, dtype=np.uint8)
     left = 8

@@ -10,7 +10,7 @@ import torch
 
 
 def capture() -> dict[str, Any]:
-    """The state of Python's, NumPy's, torch's and every CUDA device's generator, as plain values."""
+    """The state of Python's, NumPy's, torch's and each CUDA device's generator, as plain values."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
         "python": random.getstate(),
@@ -21,7 +21,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Puts the generators back to a state that `capture` returned; devices that are gone are left."""
+    """Puts the generators back to a state that `capture` returned; other devices are left alone."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     np.random.set_state(state["numpy"])
@@ -33,7 +33,7 @@ def restore(state: dict[str, Any]) -> None:
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """A block after which the generators are where they were before: training does not notice it."""
+    """A block after which the generators are where they were before: training can't notice it."""
     state = capture()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a run leaves behind besides its weights: result.json and metrics.jsonl, and who may write where."""
+"""What a run leaves besides its weights: result.json, metrics.jsonl, and who may write where."""
 
 import fcntl
 import hashlib
@@ -31,9 +31,7 @@ OUTPUTS = (RESULT, METRICS, "config.py", "curves.png", "train.log", FOLDER, "pse
 def write_json(path: Path, content: Any) -> None:
     """Writes the file whole or not at all; a number that is not finite becomes null."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(
-        json.dumps(_plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    partial.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -63,9 +61,7 @@ def check_free(work_dir: Path, resume: bool) -> None:
     if resume:
         return
     if status == "done":
-        raise UserError(
-            f"work dir {work_dir} holds a finished run: choose another --work-dir, or remove it"
-        )
+        raise UserError(f"work dir {work_dir} holds a finished run: choose another --work-dir, or remove it")
     if (work_dir / FOLDER / LAST).exists():
         raise UserError(
             f"work dir {work_dir} holds an unfinished run: add --resume to continue it, or choose "
@@ -79,7 +75,7 @@ def check_free(work_dir: Path, resume: bool) -> None:
 
 
 def lock(work_dir: Path) -> Any:
-    """An open file that keeps other runs out of the work dir until it is closed or the process ends."""
+    """An open file that keeps other runs out of the work dir until it is closed."""
     work_dir.mkdir(parents=True, exist_ok=True)
     file = open(work_dir / LOCK, "w")  # noqa: SIM115  open as long as the run
     try:
@@ -115,7 +111,7 @@ class MetricsFile:
             file.write(line + "\n")
 
     def records(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """The lines so far, of one kind ("train", "val") or all; a half-written last line is left out."""
+        """The lines so far, of one kind ("train", "val") or all; a half-written one is left out."""
         records = []
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8").splitlines():
@@ -127,6 +123,8 @@ class MetricsFile:
 
     def rewind(self, iteration: int, validated: int) -> None:
         """Drops what a stopped run wrote after the checkpoint that is resumed."""
+        if not self.path.exists():
+            return
         limits = {"train": iteration, "val": validated}
         kept = [each for each in self.records() if each["iteration"] <= limits[each["kind"]]]
         partial = self.path.with_name(f".{self.path.name}.partial")
@@ -167,7 +165,7 @@ def versions() -> dict[str, str | None]:
 
 
 def git_hash() -> str | None:
-    """The commit of this source tree, with `-dirty` after local changes; None outside a repository."""
+    """The commit of this source tree, with `-dirty` after changes; None outside a repository."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str | None:

@@ -1,4 +1,4 @@
-"""mmengine's Runner without noise: its log goes to a file, its files to one folder, its hooks are ours."""
+"""mmengine's Runner without noise: its log goes to a file, its files to one folder."""
 
 import logging
 import os
@@ -20,8 +20,8 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from ssod.engine.config import mistakes_in_config
 from ssod.engine.evaluate import prints_to
+from ssod.engine.mistakes import mistakes_in_config
 from ssod.errors import UserError
 
 LOG = "train.log"
@@ -32,7 +32,7 @@ _ADDED_BY_MMENGINE = {
 
 
 class SemiRunner(Runner):  # type: ignore[misc]
-    """A Runner that prints nothing, writes `train.log` and `config.py`, and trains on CPUs in parallel."""
+    """A Runner that prints nothing, writes `train.log` and `config.py`, and works on CPUs."""
 
     _experiment_name: str
     _log_dir: str
@@ -43,22 +43,16 @@ class SemiRunner(Runner):  # type: ignore[misc]
     optim_wrapper: Any
     param_schedulers: Any
 
-    def build_logger(
-        self, log_level: Any = "INFO", log_file: Any = None, **options: Any
-    ) -> MMLogger:
+    def build_logger(self, log_level: Any = "INFO", log_file: Any = None, **options: Any) -> MMLogger:
         """A logger that writes to `<work dir>/train.log` only; Python's warnings go there, too."""
         with suppress(OSError):
-            os.rmdir(
-                self._log_dir
-            )  # mmengine's folder with the time as its name: nothing goes there
+            os.rmdir(self._log_dir)  # mmengine's folder with the time as its name: nothing goes there
         self._log_dir = self.work_dir
         # mmengine keeps loggers and message hubs by this name, for good: a second run in the same
         # second would get those of the first.
         self._experiment_name = f"{self._experiment_name}_{time.time_ns()}"
         logger = super().build_logger(log_level, str(Path(self.work_dir, LOG)), **options)
-        logger.handlers = [
-            each for each in logger.handlers if isinstance(each, logging.FileHandler)
-        ]
+        logger.handlers = [each for each in logger.handlers if isinstance(each, logging.FileHandler)]
         warnings_logger = logging.getLogger("py.warnings")
         warnings_logger.handlers = list(logger.handlers) or [logging.NullHandler()]
         warnings_logger.propagate = False
@@ -76,17 +70,16 @@ class SemiRunner(Runner):  # type: ignore[misc]
         super().register_default_hooks(chosen)
 
     def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> nn.Module:
-        """The model on its device, for exchange of gradients between processes where there are more."""
+        """The model on its device, exchanging gradients where there are more processes."""
         if not self.distributed or torch.cuda.is_available():
             wrapped: nn.Module = super().wrap_model(model_wrapper_cfg, model)
             return wrapped
         # mmengine names a GPU for each process, and there is none.
-        wrapped = MMDistributedDataParallel(
+        return MMDistributedDataParallel(
             module=revert_sync_batchnorm(model),
             broadcast_buffers=False,
             find_unused_parameters=self.cfg.get("find_unused_parameters", False),
         )
-        return wrapped
 
     def dump_config(self) -> None:
         """Writes the resolved config to `config.py`, from which the run can be repeated."""
@@ -107,6 +100,16 @@ class SemiRunner(Runner):  # type: ignore[misc]
             )
             for each in listed
         ]
+
+    def _init_model_weights(self) -> None:
+        """Initialises the weights; where they come from goes to the log."""
+        with prints_to(self.logger.info):
+            super()._init_model_weights()
+
+    def load_or_resume(self) -> None:
+        """Loads what was asked for; what mmengine prints about it goes to the log."""
+        with prints_to(self.logger.info):
+            super().load_or_resume()
 
     def resume_from(self, path: str) -> None:
         """Makes `train` go on from a checkpoint."""
@@ -136,7 +139,7 @@ def build_runner(config: Config) -> SemiRunner:
 
 
 def choose_launcher(wanted: str | None = None) -> str:
-    """ "pytorch" under torchrun, "slurm" under srun with several tasks, else "none"; or what is wanted."""
+    """What is wanted, else "pytorch" under torchrun, "slurm" under srun with tasks, or "none"."""
     environment = os.environ
     if wanted and wanted != "none":
         return wanted
@@ -158,18 +161,12 @@ def start_processes(launcher: str) -> None:
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if launcher == "slurm":  # mmengine's own start needs a GPU
         slurm = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-        os.environ.update(
-            {ours: os.environ[theirs] for ours, theirs in zip(names, slurm, strict=True)}
-        )
-        os.environ.setdefault(
-            "MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
-        )
+        os.environ.update({ours: os.environ[theirs] for ours, theirs in zip(names, slurm, strict=True)})
+        os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
         os.environ.setdefault("MASTER_PORT", "29500")
     missing = [name for name in names if name not in os.environ]
     if missing:
-        raise UserError(
-            f"--launcher {launcher}: {missing[0]} is not set; start with torchrun or srun"
-        )
+        raise UserError(f"--launcher {launcher}: {missing[0]} is not set; start with torchrun or srun")
     torch.distributed.init_process_group("gloo")
 
 

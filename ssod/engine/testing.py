@@ -11,7 +11,8 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from ssod.engine import checkpoints, evaluate, result
-from ssod.engine.config import check_names, merge_options, mistakes_in_config, read_config
+from ssod.engine.config import check_names, merge_options, read_config
+from ssod.engine.mistakes import mistakes_in_config
 from ssod.engine.runner import warnings_to_log
 from ssod.errors import UserError
 from ssod.registry import MODELS, register_all_modules
@@ -25,7 +26,7 @@ def evaluate_checkpoint(
     out: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What was tested and `metrics` by network, as they stand in result.json; also written to `out`.
+    """What was tested and `metrics` by network, as in result.json; also written to `out`.
 
     which: "teacher", "student" or "both", by default all there are · split: "val" or "test", whose
     dataloader and evaluator in the config are used. Raises UserError for bad input.
@@ -89,7 +90,7 @@ def _parts(config: Config, path: str | Path, split: str) -> tuple[Any, Any]:
 
 
 def _silence() -> None:
-    """Keeps mmengine's and mmdet's log off the console: there is no run whose file would take it."""
+    """Keeps mmengine's and mmdet's log off the console: no run's file would take it."""
     logger = MMLogger.get_instance("ssod-test")
     logger.handlers = [logging.NullHandler()]
     warnings_logger = logging.getLogger("py.warnings")

@@ -1,8 +1,5 @@
 """Training a config: what tools/train.py calls, and a test calls in its own process."""
 
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,15 +7,17 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_reduce, broadcast_object_list, get_world_size, is_main_process
-from mmengine.hooks import Hook
+from mmengine.dist import broadcast_object_list, is_main_process
 
 from ssod.engine import checkpoints, result
-from ssod.engine.config import default_work_dir, load_config, use_mixed_precision
-from ssod.engine.console import Reporter, boxes_per_image, final_report
-from ssod.engine.curves import draw_curves
-from ssod.engine.evaluate import prints_to
-from ssod.engine.loops import StopRequested
+from ssod.engine.config import (
+    default_work_dir,
+    load_config,
+    use_fused_optimizer,
+    use_mixed_precision,
+)
+from ssod.engine.console import Reporter, final_report
+from ssod.engine.recorder import Recorder
 from ssod.engine.runner import (
     SemiRunner,
     build_runner,
@@ -26,130 +25,9 @@ from ssod.engine.runner import (
     start_processes,
     warnings_to_log,
 )
+from ssod.engine.stop import StopSignal
 from ssod.errors import UserError
 from ssod.registry import register_all_modules
-
-
-class StopSignal(Hook):  # type: ignore[misc]
-    """Ends training after the step in which SIGINT or SIGTERM arrived; a second one ends it at once."""
-
-    priority = "LOWEST"
-
-    def __init__(self, interval: int = 10) -> None:
-        self.interval = interval
-        self.received = False
-        self.stopped = False
-        self.before: dict[int, Any] = {}
-
-    def listen(self) -> None:
-        """Takes the signals over; only a main thread can."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, self._receive)
-
-    def ignore(self) -> None:
-        """Gives the signals back."""
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        self.before = {}
-
-    def _receive(self, number: int, frame: Any) -> None:
-        self.received = True
-        self.ignore()  # whoever repeats it doesn't want to wait for a checkpoint
-
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """Stops the loop; several processes agree on the step every `interval` iterations."""
-        if get_world_size() > 1:
-            if (runner.iter + 1) % self.interval:
-                return
-            flag = torch.tensor(int(self.received), device=next(runner.model.parameters()).device)
-            all_reduce(flag)
-            self.received = bool(flag)  # sync: once per `interval`, and only with several processes
-        if self.received:
-            self.stopped = runner.train_loop.stop_training = True
-
-    def after_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """Leaves a validation at once; the resumed run makes up for it."""
-        if self.received and get_world_size() == 1:
-            self.stopped = True
-            raise StopRequested
-
-
-class Recorder(Hook):  # type: ignore[misc]
-    """Keeps result.json, metrics.jsonl and curves.png up to date."""
-
-    priority = "LOWEST"
-
-    def __init__(self, record: dict[str, Any], work_dir: Path) -> None:
-        self.record = record
-        self.work_dir = work_dir
-        self.metrics = result.MetricsFile(work_dir)
-        self.began = time.perf_counter()
-        self.seconds_before = 0.0
-
-    def before_train(self, runner: Any) -> None:
-        """Adds what the data tell; on resume, takes up where the checkpoint was written."""
-        self.record.update(result.describe_data(runner.train_dataloader))
-        hub = runner.message_hub
-        self.seconds_before = hub.get_info("seconds", 0.0)
-        validated = hub.get_info("validated_iter", 0)
-        if is_main_process():
-            self.metrics.rewind(runner.iter, validated)
-        for line in self.metrics.records("val"):
-            self._take_metrics({k: v for k, v in line.items() if "/" in k})
-        self.write("running", runner.iter)
-
-    def after_scalars(self, runner: Any, iteration: int, scalars: dict[str, float]) -> None:
-        """Adds a line to metrics.jsonl."""
-        boxes = boxes_per_image(scalars)
-        if boxes is not None:
-            self.record["pseudo_labels"]["boxes_per_image"] = boxes
-        if is_main_process():
-            self.metrics.append("train", iteration, scalars)
-
-    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Adds a line to metrics.jsonl and draws the curves again."""
-        self._take_metrics(metrics or {})
-        if is_main_process():
-            self.metrics.append("val", runner.iter, metrics or {})
-            self.write("running", runner.iter)
-            draw_curves(self.metrics.records(), self.work_dir / "curves.png")
-
-    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Puts the seconds so far where a resumed run finds them."""
-        checkpoint["message_hub"]["runtime_info"]["seconds"] = self.seconds
-        checkpoint["message_hub"]["resumed_keys"]["seconds"] = True
-
-    def after_train(self, runner: Any) -> None:
-        """Draws the curves a last time."""
-        self.record["iterations"] = runner.iter
-        if is_main_process():
-            draw_curves(self.metrics.records(), self.work_dir / "curves.png")
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training and validation, those before a stop included."""
-        return self.seconds_before + time.perf_counter() - self.began
-
-    def _take_metrics(self, metrics: Mapping[str, float]) -> None:
-        for key, value in metrics.items():
-            network, _, name = key.partition("/")
-            self.record["metrics"].setdefault(network, {})[name] = value
-
-    def write(self, status: str, iteration: int | None = None, **more: Any) -> None:
-        """Writes result.json."""
-        record = self.record
-        record.update(status=status, seconds=round(self.seconds, 3), **more)
-        if iteration is not None:
-            record["iterations"] = iteration
-        images = record["iterations"] * record["world_size"]
-        record["images_seen"] = {k: images * (count or 0) for k, count in record["batch"].items()}
-        if is_main_process():
-            result.write_json(self.work_dir / result.RESULT, record)
 
 
 def train(
@@ -176,6 +54,8 @@ def train(
         if amp:
             gpu = torch.cuda.is_available()
             use_mixed_precision(config, gpu, gpu and torch.cuda.is_bf16_supported())
+        if torch.cuda.is_available():
+            use_fused_optimizer(config)
         place = Path(work_dir or config.get("work_dir") or default_work_dir(config_path))
         config.pop("work_dir", None)
         config.launcher = choose_launcher(launcher or config.get("launcher"))
@@ -190,9 +70,7 @@ def _train_in(
     source = on_main(lambda: _prepare(work_dir, config, resume))
     if source == "finished":
         if is_main_process():
-            print(
-                f"nothing to do: {work_dir} has finished its {config.train_cfg.max_iters} iterations"
-            )
+            print(f"nothing to do: the {config.train_cfg.max_iters} iterations of {work_dir} are done")
         return result.read_result(work_dir) or {}
     held = result.lock(work_dir) if is_main_process() else None
     try:
@@ -209,7 +87,7 @@ def _train_in(
 
 
 def on_main(work: Callable[[], Any]) -> Any:
-    """What `work` returns on the first process, on all of them; its UserError on all of them, too."""
+    """What `work` returns on the first process, on all of them; so with its UserError."""
     outcome: list[Any] = [None, None]
     if is_main_process():
         try:
@@ -236,9 +114,7 @@ def _prepare(work_dir: Path, config: Config, resume: bool | str | Path) -> str |
         result.check_free(work_dir, False)
     content = checkpoints.load(source)
     if "optimizer" not in content:
-        raise UserError(
-            f"checkpoint {source} has no optimizer state: resume from {checkpoints.LAST}"
-        )
+        raise UserError(f"checkpoint {source} has no optimizer state: resume from {checkpoints.LAST}")
     status = (result.read_result(work_dir) or {}).get("status")
     finished = content.get("meta", {}).get("iter", 0) >= config.train_cfg.max_iters
     if finished and given is None and status == "done":
@@ -258,21 +134,12 @@ def _run(recorder: Recorder, config: Config, source: str | None) -> dict[str, An
             runner.register_hook(stop)
             runner.register_hook(recorder)
             try:
-                with prints_to(runner.logger.info):
-                    runner.train()
+                runner.train()
             finally:
                 runner.close_log()
     except BaseException as error:
         reporter.close()
-        if (
-            source is None or recorder.record["split"]
-        ):  # else it is still the result of the run before
-            text = (
-                error.one_line
-                if isinstance(error, UserError)
-                else f"{type(error).__name__}: {error}"
-            )
-            recorder.write("failed", error=text)
+        recorder.fail(error)
         raise
     reporter.close()
     recorder.write("stopped" if stop.stopped else "done")
@@ -302,15 +169,14 @@ def _build(recorder: Recorder, config: Config, source: str | None) -> SemiRunner
     return runner
 
 
-def _announce(
-    reporter: Reporter, runner: SemiRunner, recorder: Recorder, source: str | None
-) -> None:
+def _announce(reporter: Reporter, runner: SemiRunner, recorder: Recorder, source: str | None) -> None:
     """Says in two lines what starts."""
     data = result.describe_data(runner.train_dataloader)
     split, batch, record = data["split"], data["batch"], recorder.record
     reporter.say(
-        f"{record['method']}: {split['num_labeled']} labeled and {split['num_unlabeled']} unlabeled "
-        f"images, {batch['labeled']} + {batch['unlabeled']} a step x {record['world_size']}, "
+        f"{record['method']}: {split['num_labeled']} labeled and {split['num_unlabeled']} "
+        f"unlabeled images, {batch['labeled']} + {batch['unlabeled']} a step "
+        f"x {record['world_size']}, "
         f"{runner._train_loop.max_iters} iterations on {record['device']}, seed {record['seed']}"
     )
     begin = f"resuming {source}" if source else "writing"

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core.geometry import project_boxes
+from ..core.geometry import clip_boxes, project_boxes, visible_share
 from ..core.labels import BoxLabels
 from ..core.schedules import Ramp
+from ..errors import UserError
 from ..models import frcnn
 from ..models.student import StudentPass
 from ..models.views import SemiBatch
@@ -26,7 +27,10 @@ class Method(nn.Module, ABC):
 
     def __init__(self, unsup_weight: float | dict[str, object] | Ramp = 1.0) -> None:
         super().__init__()
-        self.unsup_weight = Ramp.of(unsup_weight)
+        try:
+            self.unsup_weight = Ramp.of(unsup_weight)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{type(self).__name__}: unsup_weight={unsup_weight}: {error}") from error
 
     @abstractmethod
     def losses(
@@ -41,10 +45,15 @@ class Method(nn.Module, ABC):
         return None
 
 
-def to_strong(labels: BoxLabels, batch: SemiBatch) -> BoxLabels:
-    """Labels of the weak view in the strong view's pixels; what left the view becomes invalid."""
+def to_strong(labels: BoxLabels, batch: SemiBatch, min_visible: float = 0.0) -> BoxLabels:
+    """Labels of the weak view in the strong view's pixels; what left the view becomes invalid.
+
+    A box also becomes invalid where less than `min_visible` of its area is inside the strong view.
+    """
     assert batch.weak_to_strong is not None and batch.strong is not None
-    return labels.with_boxes(project_boxes(labels.boxes, batch.weak_to_strong, batch.strong.size))
+    hull = project_boxes(labels.boxes, batch.weak_to_strong, None)
+    boxes = clip_boxes(hull, batch.strong.size)
+    return labels.with_boxes(boxes).where(visible_share(hull, boxes) >= min_visible)
 
 
 def supervised_group(joint: StudentPass, truth: BoxLabels) -> frcnn.RoITargets:

@@ -26,7 +26,8 @@ class SoftTeacher(Method):
 
     unsup_weight: λ_u · floor: candidates' score · rpn_min_score, cls_min_score: scores of what the RPN and
     the classifier learn from · box_max_spread: σ̄ of what the regressor learns from, over `num_jitters`
-    copies moved by `jitter_fraction` of their side · reliability: "teacher_background" (r_j) or "none" (1) ·
+    copies moved by `jitter_fraction` of their side · min_visible: share of a box that the strong view must
+    still show · reliability: "teacher_background" (r_j) or "none" (1) ·
     variant: "code" (released code, default) or "paper" for jitter, spread and weights where the two differ.
     """
 
@@ -41,6 +42,7 @@ class SoftTeacher(Method):
         box_max_spread: float = 0.02,
         num_jitters: int = 10,
         jitter_fraction: float = 0.06,
+        min_visible: float = 0.0,
         reliability: Literal["teacher_background", "none"] = "teacher_background",
         variant: Literal["code", "paper"] = "code",
     ) -> None:
@@ -57,16 +59,17 @@ class SoftTeacher(Method):
         self.box_max_spread = box_max_spread
         self.num_jitters = num_jitters
         self.jitter_fraction = jitter_fraction
+        self.min_visible = min_visible
         self.reliability = reliability
         self.variant: Literal["code", "paper"] = variant
 
     def losses(
         self, student: nn.Module, teacher: nn.Module | None, batch: SemiBatch, weight: float
     ) -> dict[str, Tensor]:
-        """Eq. 1 to 8, top to bottom: label, project, select, one student pass, soften, losses."""
+        """Eq. 1 to 10, top to bottom: label, project, select, one student pass, soften, losses."""
         assert teacher is not None and batch.weak is not None and batch.strong is not None
         candidates, weak_features = self.label(teacher, batch.weak)
-        labels = to_strong(candidates, batch)
+        labels = to_strong(candidates, batch, self.min_visible)
         for_rpn, for_class, for_box = self.select(labels).values()
 
         joint = StudentPass(student, labeled=batch.labeled, strong=batch.strong)
@@ -121,15 +124,14 @@ class SoftTeacher(Method):
         weak_features: frcnn.Features,
         batch: SemiBatch,
     ) -> frcnn.RoITargets:
-        """The targets with every background box weighted by how sure the teacher is of it (Eq. 3, 4)."""
+        """The targets with every background box weighted by how sure the teacher is of it (Eq. 4, 5)."""
         assert batch.weak is not None and batch.strong_to_weak is not None
-        if self.reliability == "none":
-            return targets
-        boxes = project_boxes(targets.boxes, batch.strong_to_weak, batch.weak.size)
-        scores = frcnn.class_probabilities(teacher, weak_features, boxes)
-        weights, normaliser = soften_background(
-            targets.positive, targets.used, background_reliability(scores), self.variant
-        )
+        reliability = torch.ones_like(targets.class_weights)
+        if self.reliability == "teacher_background":
+            boxes = project_boxes(targets.boxes, batch.strong_to_weak, batch.weak.size)
+            scores = frcnn.class_probabilities(teacher, weak_features, boxes)
+            reliability = background_reliability(scores)
+        weights, normaliser = soften_background(targets.positive, targets.used, reliability, self.variant)
         return replace(targets, class_weights=weights, class_normaliser=normaliser)
 
     @torch.no_grad()
@@ -139,6 +141,6 @@ class SoftTeacher(Method):
         """Candidates in both views and, for each branch, which of them it learns from."""
         assert teacher is not None and batch.weak is not None
         candidates, _ = self.label(teacher, batch.weak)
-        labels = to_strong(candidates, batch)
+        labels = to_strong(candidates, batch, self.min_visible)
         masks = {name: chosen.valid for name, chosen in self.select(labels).items()}
         return {"weak": candidates, "strong": labels, "masks": masks}

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import nms
 
 from ..core import losses as core_losses
 from ..core.geometry import clip_boxes
 from ..core.labels import BoxLabels
 from ..core.matching import MatchRule, SampleRule, assign, gather_boxes, sample
-from ..errors import UserError
 from .views import View
 
 Features = tuple[Tensor, ...]
@@ -70,36 +69,6 @@ class RoITargets:
             for name in ("boxes", "classes", "class_weights", "deltas", "delta_weights", "used")
         }
         return replace(self, **cut)
-
-
-def check_detector(detector: Detector) -> None:
-    """Raises UserError where the stage functions below would compute something else than the detector."""
-    name = type(detector).__name__
-    for part in ("rpn_head", "roi_head"):
-        if getattr(detector, part, None) is None:
-            raise UserError(
-                f"detector {name} has no {part}: this method needs a two-stage detector such as FasterRCNN"
-            )
-    if type(detector.roi_head).__name__ != "StandardRoIHead":
-        raise UserError(
-            f"detector {name} has a {type(detector.roi_head).__name__}; only StandardRoIHead works here"
-        )
-    assigners = {
-        "rpn_head": detector.rpn_head.assigner,
-        "roi_head": detector.roi_head.bbox_assigner,
-    }
-    samplers = {"rpn_head": detector.rpn_head.sampler, "roi_head": detector.roi_head.bbox_sampler}
-    for part, assigner in assigners.items():
-        if type(assigner).__name__ != "MaxIoUAssigner" or type(samplers[part]).__name__ != "RandomSampler":
-            raise UserError(
-                f"detector {name}: {part} is trained with {type(assigner).__name__} and "
-                f"{type(samplers[part]).__name__}; use MaxIoUAssigner and RandomSampler"
-            )
-    if not detector.rpn_head.use_sigmoid_cls:
-        raise UserError(f"detector {name}: rpn_head.loss_cls must have use_sigmoid=True")
-    for stage, config in (("rpn", detector.test_cfg.rpn), ("rcnn", detector.test_cfg.rcnn)):
-        if config.nms.get("type", "nms") != "nms":
-            raise UserError(f"detector {name}: test_cfg.{stage}.nms type {config.nms.type!r}, use 'nms'")
 
 
 def features(detector: Detector, images: Tensor) -> Features:
@@ -159,7 +128,9 @@ def rpn_losses(detector: Detector, rpn: RPNOutput, labels: BoxLabels, view: View
     if head.reg_decoded_bbox:
         deltas = head.bbox_coder.decode(anchors.reshape(-1, 4), deltas.reshape(-1, 4)).view_as(deltas)
     classes = torch.where(positive, 0, 1)  # mmdet counts foreground as 0, background as 1
-    total = chosen.used.sum().clamp(min=1)
+    # mmdet counts an image without positives as if it had one, and likewise for background.
+    background = chosen.used & ~positive
+    total = (positive.sum(dim=1).clamp(min=1) + background.sum(dim=1).clamp(min=1)).sum()
     logits = rpn.logits.gather(1, chosen.index)
     values = head.loss_cls(logits.reshape(-1, 1), classes.reshape(-1), reduction_override="none")
     return {
@@ -215,33 +186,20 @@ def _suppress(
 ) -> BoxLabels:
     """BoxLabels that survive NMS within each image and group, the best `max_per_image` of each image.
 
-    boxes (B, M, 4), the rest (B, M). One NMS call for the whole batch; slots trimmed to the fullest image.
+    boxes (B, M, 4), the rest (B, M). Slots are trimmed to the fullest image: the host has just waited for
+    NMS, and empty slots would cost RoI work. Image by image, since float32 can't hold the offsets that keep
+    the groups of a whole batch apart: boxes would be rounded to 4 px.
     """
-    batch = len(boxes)
-    # sync: NMS needs its boxes dense, and its result has as many as it has.
-    image, place = wanted.nonzero(as_tuple=True)
-    box, score, label = (
-        boxes[image, place].float(),
-        scores[image, place].float(),
-        classes[image, place],
-    )
-    group = groups[image, place]
-    keep = batched_nms(box, score, image * (int(groups.shape[1]) + 1) + group, iou_threshold)
-    keep = keep[image[keep].sort(stable=True).indices]  # by image, and by score within it
-    image = image[keep]
-    counts = torch.bincount(image, minlength=batch)
-    slot = torch.arange(len(keep), device=boxes.device) - (counts.cumsum(0) - counts)[image]
-    kept = slot < max_per_image
-    # sync: the host has just waited for NMS; trimming here saves RoI work on empty slots later.
-    num_slots = max(1, min(int(counts.max()), max_per_image))
-    image, slot, keep = image[kept], slot[kept], keep[kept]
-    empty = torch.zeros(batch, num_slots, device=boxes.device)
-    return BoxLabels(
-        boxes=empty[..., None].repeat(1, 1, 4).index_put((image, slot), box[keep]),
-        classes=empty.long().index_put((image, slot), label[keep]),
-        scores=empty.index_put((image, slot), score[keep]),
-        valid=empty.bool().index_put((image, slot), torch.ones_like(slot, dtype=torch.bool)),
-    )
+    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    for image in range(len(boxes)):
+        # sync: NMS needs its boxes dense, and its result has as many as it has.
+        place = wanted[image].nonzero().squeeze(1)
+        box, score = boxes[image, place].float(), scores[image, place].float()
+        reach = box.amax() + 1 if len(box) else 1.0
+        apart = box + (groups[image, place] * reach)[:, None]
+        keep = nms(apart, score, iou_threshold)[:max_per_image]
+        kept.append((box[keep], classes[image, place[keep]], score[keep]))
+    return BoxLabels.pad(*(list(each) for each in zip(*kept, strict=True)))
 
 
 # ---------------------------------------------------------------- regions of interest
@@ -386,10 +344,9 @@ def detect(detector: Detector, view: View, floor: float) -> tuple[BoxLabels, Fea
 
 
 def _match_rule(assigner: Any) -> MatchRule:
-    negative = assigner.neg_iou_thr
     return MatchRule(
         pos_iou=assigner.pos_iou_thr,
-        neg_iou=negative if isinstance(negative, float) else negative[1],
+        neg_iou=assigner.neg_iou_thr,
         min_pos_iou=assigner.min_pos_iou,
         match_low_quality=assigner.match_low_quality,
     )

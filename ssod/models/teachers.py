@@ -7,6 +7,7 @@ from typing import Literal
 from torch import nn
 
 from ..core.ema import copy_weights, ema_update, ramped_decay
+from ..errors import UserError
 from ..registry import TEACHERS
 
 
@@ -22,9 +23,9 @@ class EMATeacher:
         self, decay: float = 0.999, ramp: bool = True, buffers: Literal["copy", "average"] = "copy"
     ) -> None:
         if not 0 <= decay <= 1:
-            raise ValueError(f"EMATeacher: decay is a share in [0, 1], got {decay}")
+            raise UserError(f"EMATeacher: decay is a share in [0, 1], got {decay}")
         if buffers not in ("copy", "average"):
-            raise ValueError(f"EMATeacher: buffers is 'copy' or 'average', not {buffers!r}")
+            raise UserError(f"EMATeacher: buffers is 'copy' or 'average', not {buffers!r}")
         self.decay = decay
         self.ramp = ramp
         self.buffers = buffers

@@ -33,7 +33,10 @@ class TorchvisionBackbone(BaseModule):  # type: ignore[misc]
         norm_eval: bool = True,
     ) -> None:
         super().__init__()
-        network = torchvision.models.get_model(model, weights=None)
+        try:
+            network = torchvision.models.get_model(model, weights=None)
+        except ValueError as error:
+            raise UserError(f"TorchvisionBackbone: torchvision has no model {model!r}") from error
         if not isinstance(getattr(network, "features", None), nn.Sequential):
             raise UserError(f"TorchvisionBackbone: {model} has no sequential `features`; try mobilenet_v2")
         if weights is not None:
@@ -44,6 +47,11 @@ class TorchvisionBackbone(BaseModule):  # type: ignore[misc]
                 )
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         self.out_indices = tuple(out_indices)
+        if max(self.out_indices) >= len(network.features):
+            raise UserError(
+                f"TorchvisionBackbone: out_indices={self.out_indices}, but {model} has "
+                f"{len(network.features)} feature blocks, counted from 0"
+            )
         self.features = network.features[: max(self.out_indices) + 1]
         self.frozen_blocks = frozen_blocks
         self.norm_eval = norm_eval

@@ -121,9 +121,7 @@ def test_unlabeled_never_holds_an_annotation(coco: Path) -> None:
         assert len(view["data_samples"].ignored_instances.keys()) == 0
 
 
-def test_annotations_of_the_unlabeled_file_are_not_even_checked(
-    tmp_path: Path, content: Any
-) -> None:
+def test_annotations_of_the_unlabeled_file_are_not_even_checked(tmp_path: Path, content: Any) -> None:
     content["annotations"] = [dict(bbox="none of our business")]
     dataset = build("UnlabeledCoco", written(tmp_path, content), filter_cfg=dict(min_size=32))
     assert len(dataset) == 2

@@ -78,9 +78,7 @@ def test_spaces_are_those_of_mmdet_soft_teacher() -> None:
     assert pipelines._one_of(pipelines.GEOMETRIC_OPS)["aug_space"] == peer["geometric"]
     assert peer["scale"] == pipelines.COCO_SCALE
     ours = [step for step in pipelines.strong() if step["type"] != "CopySharedImage"]
-    assert (
-        ours[:-1] == [s for s in peer["strong_pipeline"] if s["type"] != "FilterAnnotations"][:-1]
-    )
+    assert ours[:-1] == [s for s in peer["strong_pipeline"] if s["type"] != "FilterAnnotations"][:-1]
 
 
 def test_image_is_decoded_once_and_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

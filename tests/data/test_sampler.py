@@ -47,9 +47,7 @@ class Joined(ConcatDataset[int]):
         return index
 
 
-def build(
-    *sources: Images, counts: tuple[int, ...] = (1, 4), **options: Any
-) -> LabeledUnlabeledSampler:
+def build(*sources: Images, counts: tuple[int, ...] = (1, 4), **options: Any) -> LabeledUnlabeledSampler:
     options = {"seed": 0, "rank": 0, "world_size": 1, **options}
     return LabeledUnlabeledSampler(Joined(sources), counts, **options)
 
@@ -82,9 +80,7 @@ def bounded(source: Iterator[int], limit: int = 10_000) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("batch_size", "ratio", "starved"), [(1, [1, 4], 1), (2, [4, 1], 1), (3, [1, 1, 4], 1)]
 )
-def test_row_1_mmdet_hangs_on_a_source_without_slots(
-    batch_size: int, ratio: list[int], starved: int
-) -> None:
+def test_row_1_mmdet_hangs_on_a_source_without_slots(batch_size: int, ratio: list[int], starved: int) -> None:
     sources = [Images(10) for _ in ratio]
     theirs = MultiSourceSampler(Joined(sources), batch_size, ratio, seed=0)
     assert theirs.num_per_source[starved] == 0
@@ -238,9 +234,7 @@ def test_every_image_comes_equally_often(
         for r in range(world_size)
     ]
     for checked in (1, 60, 333, 700):
-        visits = np.bincount(
-            np.stack(streams)[:, :checked].ravel(), minlength=sum(map(len, sources))
-        )
+        visits = np.bincount(np.stack(streams)[:, :checked].ravel(), minlength=sum(map(len, sources)))
         for part in (visits[: sum(labeled)], visits[sum(labeled) :]):
             assert part.max() - part.min() <= 2
 
@@ -265,9 +259,7 @@ def test_a_source_without_sizes_joins_any_batch(unknown: int) -> None:
 
 
 def test_another_seed_is_another_stream() -> None:
-    first, again, other = (
-        take_batches(build(Images(30, 20), Images(90, 60), seed=s), 50) for s in (1, 1, 2)
-    )
+    first, again, other = (take_batches(build(Images(30, 20), Images(90, 60), seed=s), 50) for s in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
@@ -277,9 +269,7 @@ def test_another_seed_is_another_stream() -> None:
 
 def test_ranks_are_disjoint_within_a_step() -> None:
     sources = [Images(17, 13), Images(90, 61)]
-    ranks = [
-        take_batches(build(*sources, counts=(2, 5), rank=r, world_size=4), 400) for r in range(4)
-    ]
+    ranks = [take_batches(build(*sources, counts=(2, 5), rank=r, world_size=4), 400) for r in range(4)]
     for step in zip(*ranks, strict=True):
         assert len(set(np.concatenate(step).tolist())) == 4 * 7
         assert all((batch[:2] < 30).all() and (batch[2:] >= 30).all() for batch in step)
@@ -394,9 +384,7 @@ def runner_of(work_dir: Path, max_iters: int, **options: Any) -> Runner:
     }
     options = {
         "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": max_iters},
-        "default_hooks": {
-            "checkpoint": {"type": "CheckpointHook", "interval": 6, "by_epoch": False}
-        },
+        "default_hooks": {"checkpoint": {"type": "CheckpointHook", "interval": 6, "by_epoch": False}},
         "randomness": {"seed": 3},
         **options,
     }
@@ -451,9 +439,7 @@ def test_a_schedule_in_epochs_is_refused(tmp_path: Path) -> None:
         ((1, 4), {"rank": 2, "world_size": 2}, r"rank 2 is not in 0\.\.1"),
     ],
 )
-def test_errors_at_construction(
-    counts: tuple[int, ...], options: dict[str, Any], message: str
-) -> None:
+def test_errors_at_construction(counts: tuple[int, ...], options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         build(Images(5, 5), Images(9), counts=counts, **options)
     assert "\n" not in str(caught.value)

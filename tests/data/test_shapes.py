@@ -240,9 +240,7 @@ def test_racing_processes_all_end_well(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir() if "drawing" in p.name] == []
 
 
-def test_the_race_ends_well_without_locks_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_race_ends_well_without_locks_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process finishes while this one draws, on a file system that can't lock."""
     tiny = {"num_train": 3, "num_val": 1, "num_labeled": 1}
     root = tmp_path / "shapes"

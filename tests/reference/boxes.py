@@ -76,8 +76,3 @@ def spread(copies: Sequence[Box], norm: str) -> float:
     width, height = max(mean[2] - mean[0], 1.0), max(mean[3] - mean[1], 1.0)
     scale = (width, height) if norm == "code" else (0.5 * (width + height),) * 2
     return sum(value / scale[axis % 2] for axis, value in enumerate(deviation)) / 4
-
-
-def cross_entropy(logits: Sequence[float], label: int) -> float:
-    """-log softmax(logits)[label]."""
-    return math.log(sum(math.exp(value) for value in logits)) - logits[label]

@@ -1,4 +1,4 @@
-"""Faster R-CNN R50-FPN of the published COCO recipe: caffe-style ResNet, BatchNorm frozen, BGR 0..255 minus mean.
+"""Faster R-CNN R50-FPN of the published COCO recipe: caffe-style ResNet, frozen BatchNorm, BGR minus mean.
 
 Values are mmdet 3.x's `faster-rcnn_r50_fpn.py` with the backbone of its `soft_teacher` config.
 """

@@ -1,4 +1,4 @@
-"""A Faster R-CNN small enough to train from scratch on two CPU cores: ResNet-18 at half width, 4 levels."""
+"""A Faster R-CNN small enough to train from scratch on two CPU cores: ResNet-18 at half width, 3 levels."""
 
 _detector = dict(
     type="FasterRCNN",
@@ -7,20 +7,18 @@ _detector = dict(
         depth=18,
         base_channels=32,
         num_stages=4,
-        out_indices=(0, 1, 2, 3),
+        out_indices=(1, 2, 3),
         frozen_stages=-1,
         norm_cfg=dict(type="BN", requires_grad=True),
         norm_eval=False,
         style="pytorch",
     ),
-    neck=dict(type="FPN", in_channels=[32, 64, 128, 256], out_channels=64, num_outs=4),
+    neck=dict(type="FPN", in_channels=[64, 128, 256], out_channels=64, num_outs=3),
     rpn_head=dict(
         type="RPNHead",
         in_channels=64,
         feat_channels=64,
-        anchor_generator=dict(
-            type="AnchorGenerator", scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32]
-        ),
+        anchor_generator=dict(type="AnchorGenerator", scales=[2, 3], ratios=[0.7, 1.4], strides=[8, 16, 32]),
         bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[1.0] * 4),
         loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
         loss_bbox=dict(type="L1Loss", loss_weight=1.0),
@@ -29,17 +27,17 @@ _detector = dict(
         type="StandardRoIHead",
         bbox_roi_extractor=dict(
             type="SingleRoIExtractor",
-            roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=2),
+            roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=1),
             out_channels=64,
-            featmap_strides=[4, 8, 16, 32],
-            finest_scale=28,
+            featmap_strides=[8, 16, 32],
+            finest_scale=32,
         ),
         bbox_head=dict(
             type="Shared2FCBBoxHead",
             in_channels=64,
             fc_out_channels=256,
             roi_feat_size=7,
-            num_classes=8,
+            num_classes=6,
             bbox_coder=dict(
                 type="DeltaXYWHBBoxCoder",
                 target_means=[0.0] * 4,

@@ -1,0 +1,35 @@
+# What a developer types. `make setup` comes first; `make VENV=path ...` uses another environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONFIG ?= configs/soft_teacher/shapes.py
+
+.PHONY: setup format lint type test test-all demo bench
+
+setup:  ## an environment with the package, its tests and pre-commit
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -e ".[dev]"
+
+format:
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type:
+	$(BIN)/mypy
+
+test:
+	$(BIN)/pytest
+
+test-all:  ## the slow ones, too
+	$(BIN)/pytest -m ""
+
+demo:  ## the README's training run, whole
+	$(BIN)/python tools/train.py $(CONFIG)
+
+bench:  ## a step of the method against a supervised one; CHECKPOINT=path for weights that find boxes
+	$(BIN)/python tools/bench_step.py $(CONFIG) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))

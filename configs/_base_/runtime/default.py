@@ -1,0 +1,17 @@
+"""What every run has in common: the hooks, their intervals, the seed."""
+
+default_scope = "ssod"
+randomness = dict(seed=0)
+env_cfg = dict(cudnn_benchmark=False)
+default_hooks = dict(
+    runtime_info=dict(type="RuntimeInfo"),
+    timer=None,
+    sampler_seed=None,
+    logger=None,
+    param_scheduler=dict(type="ParamSchedulerHook"),
+    semi=dict(type="SemiHook"),
+    finite_guard=dict(type="FiniteGuard", max_bad_steps=5),
+    scalars=dict(type="ScalarLog", interval=50),
+    checkpoint=dict(type="Checkpoints", interval=500),
+    pictures=dict(type="PseudoLabelPictures", num_images=4),
+)

@@ -1,0 +1,13 @@
+"""Drawn shapes from random weights on two CPU cores: 1,500 iterations of AdamW, cosine."""
+
+train_cfg = dict(type="SemiTrainLoop", max_iters=1500, val_interval=500)
+val_cfg = dict(type="SemiValLoop")
+optim_wrapper = dict(
+    type="GuardedOptimWrapper",
+    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
+    clip_grad=dict(max_norm=10.0),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.02, by_epoch=False, begin=0, end=50),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=1500, T_max=1450, eta_min_ratio=0.02),
+]

@@ -1,0 +1,13 @@
+"""Soft Teacher on 1 % of COCO: 20.46 AP in the paper, 19.9 in mmdet."""
+
+_base_ = "./coco_10.py"
+
+_split = "semi_anns/instances_train2017.1@1"
+train_dataloader = dict(
+    dataset=dict(
+        datasets=[
+            {**_base_._labeled, "ann_file": f"{_split}.json"},
+            {**_base_._unlabeled, "ann_file": f"{_split}-unlabeled.json"},
+        ]
+    )
+)

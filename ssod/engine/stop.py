@@ -1,0 +1,60 @@
+"""Stopping at a signal: after the step that is under way, with a checkpoint written."""
+
+import signal
+import threading
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from mmengine.hooks import Hook
+
+from ssod.engine.loops import StopRequested
+
+
+class StopSignal(Hook):  # type: ignore[misc]
+    """Ends training after the step in which SIGINT or SIGTERM came; a second ends it at once."""
+
+    priority = "LOWEST"
+
+    def __init__(self, interval: int = 10) -> None:
+        self.interval = interval
+        self.received = False
+        self.stopped = False
+        self.before: dict[int, Any] = {}
+
+    def listen(self) -> None:
+        """Takes the signals over; only a main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self._receive)
+
+    def ignore(self) -> None:
+        """Gives the signals back."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}
+
+    def _receive(self, number: int, frame: Any) -> None:
+        self.received = True
+        self.ignore()  # whoever repeats it doesn't want to wait for a checkpoint
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Stops the loop; several processes agree on the step every `interval` iterations."""
+        if get_world_size() > 1:
+            if (runner.iter + 1) % self.interval:
+                return
+            flag = torch.tensor(int(self.received), device=next(runner.model.parameters()).device)
+            all_reduce(flag)
+            self.received = bool(flag)  # sync: once per `interval`, and only with several processes
+        if self.received:
+            self.stopped = runner.train_loop.stop_training = True
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Leaves a validation at once; the resumed run makes up for it."""
+        if self.received and get_world_size() == 1:
+            self.stopped = True
+            raise StopRequested

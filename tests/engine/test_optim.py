@@ -1,0 +1,101 @@
+"""GuardedOptimWrapper: clipping as torch does it, no step along a gradient that is not finite."""
+
+import pytest
+import torch
+from torch import nn
+
+from ssod.engine.optim import GuardedOptimWrapper
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+
+
+def wrapped(model: nn.Module, **options: object) -> GuardedOptimWrapper:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9, weight_decay=0.1)
+    return GuardedOptimWrapper(optimizer, **options)
+
+
+def loss_of(model: nn.Module, factor: float = 1.0) -> torch.Tensor:
+    return factor * 50 * model(torch.ones(2, 3)).square().sum()
+
+
+@pytest.mark.parametrize("norm_type", [2, 1])
+def test_clipping_is_torchs(norm_type: int) -> None:
+    ours, theirs = network(), network()
+    wrapper = wrapped(ours, clip_grad=dict(max_norm=0.7, norm_type=norm_type))
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.5, momentum=0.9, weight_decay=0.1)
+    for _ in range(3):
+        wrapper.update_params(loss_of(ours))
+        optimizer.zero_grad()
+        loss_of(theirs).backward()
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.7, norm_type)
+        optimizer.step()
+        torch.testing.assert_close(wrapper.grad_norm, norm)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_bad_gradient_changes_nothing(bad: float) -> None:
+    model = network()
+    wrapper = wrapped(model, clip_grad=dict(max_norm=1.0))
+    steps: list[int] = []
+    wrapper.optimizer.register_step_post_hook(lambda *_: steps.append(1))
+    wrapper.update_params(loss_of(model))
+    before = [each.clone() for each in model.parameters()]
+    wrapper.update_params(loss_of(model, bad))
+    assert len(steps) == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert wrapper.bad_gradient is next(model.parameters())
+    wrapper.update_params(loss_of(model))
+    assert len(steps) == 2 and wrapper.bad_gradient is None
+
+
+def test_the_first_bad_gradient_is_named() -> None:
+    model = nn.ModuleList([nn.Linear(2, 1), nn.Linear(2, 1)])
+    wrapper = wrapped(model)
+    loss = model[0](torch.ones(1, 2)).sum() + model[1](torch.full((1, 2), torch.inf)).sum()
+    wrapper.update_params(loss)
+    assert wrapper.bad_gradient is model[1].weight
+
+
+def test_accumulation_steps_once_for_two_losses() -> None:
+    ours, theirs = network(), network()
+    wrapper = wrapped(ours, accumulative_counts=2)
+    wrapper.update_params(loss_of(ours))
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    wrapper.update_params(loss_of(ours, 3.0))
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.5, momentum=0.9, weight_decay=0.1)
+    (loss_of(theirs) / 2 + loss_of(theirs, 3.0) / 2).backward()
+    optimizer.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_state_survives_a_change_of_precision() -> None:
+    model = network()
+    wrapper = wrapped(model, precision="bfloat16")
+    wrapper.update_params(loss_of(model))
+    state = {**wrapper.state_dict(), "loss_scaler": {"scale": 2.0}}
+    other = wrapped(model)
+    other.load_state_dict(state)
+    saved = [each["momentum_buffer"] for each in wrapper.optimizer.state.values()]
+    loaded = [each["momentum_buffer"] for each in other.optimizer.state.values()]
+    assert all(torch.equal(a, b) for a, b in zip(saved, loaded, strict=True))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_a_fused_optimizer_skips_a_bad_step_by_itself(kind: type[torch.optim.Optimizer]) -> None:
+    """The way taken on a GPU, where the host doesn't look; the CPU's fused kernels do the same."""
+    ours, theirs = network(), network()
+    fused = GuardedOptimWrapper(kind(ours.parameters(), lr=0.1, fused=True), clip_grad=dict(max_norm=1.0))
+    fused.device = "cuda"  # only decides who looks
+    plain = GuardedOptimWrapper(kind(theirs.parameters(), lr=0.1), clip_grad=dict(max_norm=1.0))
+    for factor in (1.0, float("nan"), 2.0):
+        fused.update_params(loss_of(ours, factor))
+        plain.update_params(loss_of(theirs, factor))
+    assert fused.bad_gradient is None  # nobody has looked
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)

@@ -1,0 +1,284 @@
+"""Every config loads, names nothing unknown, builds, agrees with itself; COCO's hold the published values."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+PROJECT = Path(__file__).resolve().parents[1]
+CONFIGS = PROJECT / "configs"
+EXPERIMENTS = sorted(
+    path.relative_to(CONFIGS).with_suffix("").as_posix()
+    for path in CONFIGS.glob("*/*.py")
+    if path.parent.name not in ("_base_", "sweeps")
+)
+COCO = [name for name in EXPERIMENTS if "/coco_" in name]
+
+pytestmark = pytest.mark.usefixtures("registered")
+
+
+@pytest.fixture(autouse=True)
+def roots(monkeypatch: pytest.MonkeyPatch, data_root: Path, weights_root: Path) -> None:
+    """The environment that the configs read when they are loaded."""
+    from mmengine.registry import init_default_scope
+
+    monkeypatch.setenv("SSOD_DATA_ROOT", str(data_root))
+    monkeypatch.setenv("SSOD_WEIGHTS_ROOT", str(weights_root))
+    init_default_scope("ssod")
+
+
+def load(name: str) -> Config:
+    """The config as tools/train.py gets it: checked for unknown names, and completed."""
+    from ssod.engine.config import load_config
+
+    return load_config(CONFIGS / f"{name}.py")
+
+
+def build_model(config: Config) -> Any:
+    from ssod.registry import MODELS
+
+    return MODELS.build(config.model)
+
+
+def sources(config: Config) -> list[Any]:
+    """The configs of the training datasets, in the sampler's order."""
+    dataset = config.train_dataloader.dataset
+    return list(dataset.datasets) if dataset.type == "ConcatDataset" else [dataset]
+
+
+def test_there_is_a_config_for_each_method_and_data_set() -> None:
+    data = {"shapes", "bccd_10", "coco_1", "coco_2", "coco_5", "coco_10", "coco_full"}
+    for method in ("supervised", "soft_teacher"):
+        assert data <= {Path(name).name for name in EXPERIMENTS if name.startswith(f"{method}/")}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_builds_through_the_registry(name: str) -> None:
+    model = build_model(load(name))
+    method, _ = name.split("/")
+    assert (model.method is None) == (method == "supervised")
+    if model.method is not None:
+        assert type(model.method).__name__.lower() == method.replace("_", "")
+    student = sum(each.numel() for each in model.student.parameters())
+    assert student > 1e6
+    if model.teacher is not None:
+        assert sum(each.numel() for each in model.teacher.parameters()) == student
+        assert not any(each.requires_grad for each in model.teacher.parameters())
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_agrees_with_itself(name: str) -> None:
+    config = load(name)
+    loader, parts = config.train_dataloader, sources(config)
+    assert len(loader.sampler.counts) == len(parts)
+    assert sum(loader.sampler.counts) == loader.batch_size
+    assert [part.type for part in parts] == ["LabeledCoco", "UnlabeledCoco"][: len(parts)]
+    assert len(parts) == (1 if name.startswith("supervised/") else 2)
+    validated = [config[key].dataset for key in ("val_dataloader", "test_dataloader") if key in config]
+    classes = {tuple(each.metainfo.classes) for each in [*parts, *validated]}
+    assert classes == {tuple(config.classes)}
+    assert config.model.detector.roi_head.bbox_head.num_classes == len(config.classes)
+    neck = config.model.detector.neck
+    assert neck.num_outs == len(config.model.detector.rpn_head.anchor_generator.strides)
+    warm, *_ = config.param_scheduler
+    assert warm.end < config.train_cfg.max_iters == max(each.end for each in config.param_scheduler)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_file_names_no_place_on_some_machine(name: str, tmp_path: Path) -> None:
+    for path in [CONFIGS / f"{name}.py", *CONFIGS.glob("_base_/*/*.py")]:
+        text = path.read_text()
+        assert "/work/" not in text and "/home/" not in text and "resume=True" not in text, path
+    config = load(name)
+    config.dump(tmp_path / "again.py")  # the resolved file runs again as it is
+    assert Config.fromfile(tmp_path / "again.py").model == config.model
+
+
+@pytest.mark.parametrize("name", ["supervised/bccd_10", "soft_teacher/bccd_10"])
+def test_data_of_bccd(name: str, data_root: Path) -> None:
+    """Real datasets: 20 + 185 images of train.json, disjoint; val and test are other files."""
+    from ssod.registry import DATASETS
+
+    config = load(name)
+    parts = [DATASETS.build(part) for part in sources(config)]
+    ids = [{part.get_data_info(index)["img_id"] for index in range(len(part))} for part in parts]
+    assert [len(each) for each in ids] == [20, 185][: len(parts)]
+    assert len(set.union(*ids)) == sum(len(each) for each in ids)
+    assert len(DATASETS.build(config.val_dataloader.dataset)) == 87
+    assert len(DATASETS.build(config.test_dataloader.dataset)) == 72
+    for kind in ("val", "test"):
+        assert config[f"{kind}_evaluator"].ann_file == str(data_root / "bccd" / f"{kind}.json")
+
+
+def test_labeled_images_of_bccd_are_the_draw_that_the_config_tells_of(data_root: Path) -> None:
+    content = json.loads((data_root / "bccd" / "train.json").read_text())
+    ids = [image["id"] for image in content["images"]]
+    drawn = np.random.default_rng(0).choice(ids, size=20, replace=False)
+    [labeled] = sources(load("supervised/bccd_10"))
+    assert sorted(drawn.tolist()) == list(labeled.only_ids)
+    boxes = [one["category_id"] for one in content["annotations"] if one["image_id"] in set(drawn)]
+    assert np.bincount(boxes)[1:].tolist() == [235, 22, 22]  # every class has some
+
+
+# percent -> λ_u, images labeled and unlabeled per GPU, iterations, milestones (arXiv 2106.09018; METHODS)
+PUBLISHED = {
+    "1": (4.0, (1, 4), 180_000, [120_000, 160_000]),
+    "2": (4.0, (1, 4), 180_000, [120_000, 160_000]),
+    "5": (4.0, (1, 4), 180_000, [120_000, 160_000]),
+    "10": (4.0, (1, 4), 180_000, [120_000, 160_000]),
+    "full": (2.0, (4, 4), 720_000, [480_000, 640_000]),
+}
+
+
+@pytest.mark.parametrize(("percent", "published"), PUBLISHED.items())
+def test_soft_teacher_on_coco_is_the_published_recipe(percent: str, published: Any) -> None:
+    config = load(f"soft_teacher/coco_{percent}")
+    unsup_weight, counts, iterations, milestones = published
+    model = build_model(config)
+    method = model.method
+    assert [method.unsup_weight(step) for step in (0, 1, iterations)] == [unsup_weight] * 3
+    assert (method.floor, method.rpn_min_score, method.cls_min_score) == (0.5, 0.9, 0.9)
+    assert (method.box_max_spread, method.num_jitters, method.jitter_fraction) == (0.02, 10, 0.06)
+    assert (method.reliability, method.variant) == ("teacher_background", "code")
+    assert (model.policy.decay, model.policy.ramp) == (0.999, True)
+    assert tuple(config.train_dataloader.sampler.counts) == counts
+    assert config.train_cfg.max_iters == iterations
+    warm, steps = config.param_scheduler
+    assert (warm.type, warm.start_factor, warm.begin, warm.end) == ("LinearLR", 0.001, 0, 500)
+    assert (steps.type, steps.milestones, steps.gamma) == ("MultiStepLR", milestones, 0.1)
+    assert config.optim_wrapper.optimizer == dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=1e-4)
+    assert config.optim_wrapper.precision == "float16" and "clip_grad" not in config.optim_wrapper
+    assert model.student.test_cfg.rcnn.score_thr == 0.05
+    backbone = model.student.backbone
+    assert (backbone.depth, backbone.style, backbone.frozen_stages) == (50, "caffe", 1)
+    assert backbone.init_cfg["checkpoint"] == "open-mmlab://detectron2/resnet50_caffe"
+    norms = [each for each in backbone.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+    model.train()
+    assert norms and not any(each.training or each.weight.requires_grad for each in norms)
+    preprocessor = model.data_preprocessor
+    assert preprocessor.mean.flatten().tolist() == pytest.approx([103.53, 116.28, 123.675])
+    assert preprocessor.std.flatten().tolist() == [1.0, 1.0, 1.0]
+    assert not preprocessor._channel_conversion and preprocessor.pad_size_divisor == 32
+
+
+@pytest.mark.parametrize("percent", PUBLISHED)
+def test_coco_files_and_the_supervised_twin(percent: str) -> None:
+    """The names of the published splits; the baseline sees the same labeled images in the same way."""
+    twin, semi = load(f"supervised/coco_{percent}"), load(f"soft_teacher/coco_{percent}")
+    [labeled], [semi_labeled, unlabeled] = sources(twin), sources(semi)
+    assert labeled == semi_labeled
+    if percent == "full":
+        names = ["annotations/instances_train2017.json", "annotations/image_info_unlabeled2017.json"]
+        folders = ["train2017/", "unlabeled2017/"]
+    else:
+        split = f"semi_anns/instances_train2017.1@{percent}"
+        names, folders = [f"{split}.json", f"{split}-unlabeled.json"], ["train2017/"] * 2
+    assert [labeled.ann_file, unlabeled.ann_file] == names
+    assert [labeled.data_prefix.img, unlabeled.data_prefix.img] == folders
+    assert labeled.filter_cfg == dict(filter_empty_gt=True, min_size=32)
+    assert "filter_cfg" not in unlabeled  # every unlabeled image counts
+    assert twin.model.teacher is None and twin.train_cfg == semi.train_cfg
+    assert twin.model.detector == semi.model.detector and twin.param_scheduler == semi.param_scheduler
+    # The released baselines: 8 x 1 images at 0.01, full COCO 8 x 2 at 0.02.
+    images, rate = (2, 0.02) if percent == "full" else (1, 0.01)
+    assert (twin.train_dataloader.batch_size, twin.optim_wrapper.optimizer.lr) == (images, rate)
+
+
+def test_views_of_coco_have_the_published_sizes() -> None:
+    labeled, unlabeled = sources(load("soft_teacher/coco_10"))
+    views = next(step for step in unlabeled.pipeline if step["type"] == "TwoViews")
+    for pipeline in (labeled.pipeline, views["weak"], views["strong"]):
+        [resize] = [step for step in pipeline if "Resize" in step["type"]]
+        assert resize == dict(type="RandomResize", scale=[(1333, 400), (1333, 1200)], keep_ratio=True)
+    [resize] = [
+        step
+        for step in load("soft_teacher/coco_10").val_dataloader.dataset.pipeline
+        if "Resize" in step["type"]
+    ]
+    assert resize == dict(type="Resize", scale=(1333, 800), keep_ratio=True)
+
+
+def test_classes_of_coco_are_mmdets() -> None:
+    from mmdet.datasets import CocoDataset
+
+    assert load("soft_teacher/coco_10").classes == CocoDataset.METAINFO["classes"]
+
+
+@pytest.mark.parametrize("name", ["soft_teacher/coco_10", "supervised/coco_full"])
+def test_two_steps_on_real_coco_records(name: str, data_root: Path) -> None:
+    """The whole path of a COCO run (files, sampler, views, R50-FPN, optimizer) at a small image size.
+
+    The labeled images are one with a crowd record and one without any box. The weights are random, so
+    Soft Teacher's bounds are lowered to let labels through.
+    """
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.runner import Runner
+
+    from ssod.data.pipelines import labeled, strong, two_views, weak
+
+    config = load(name)
+    scale = (160, 128)
+    for part, pipeline in zip(
+        sources(config),
+        (labeled(scale=scale), two_views(weak(scale=scale), strong(scale=scale))),
+        strict=False,
+    ):
+        part.update(
+            data_root=str(data_root / "coco_open_mini"),
+            ann_file="train.json",
+            data_prefix=dict(img="images/"),
+            pipeline=pipeline,
+        )
+    content = json.loads((data_root / "coco_open_mini" / "train.json").read_text())
+    crowd = next(one["image_id"] for one in content["annotations"] if one["iscrowd"])
+    with_boxes = {one["image_id"] for one in content["annotations"]}
+    [empty] = [image["id"] for image in content["images"] if image["id"] not in with_boxes]
+    sources(config)[0].update(only_ids=[crowd, empty], filter_cfg=None)
+    config.train_dataloader.update(num_workers=0, persistent_workers=False)
+    config.model.detector.backbone.init_cfg = None
+    config.model.detector.test_cfg.rcnn.update(score_thr=0.0, max_per_img=10)
+    config.model.detector.train_cfg.rcnn.sampler.num = 64
+    if config.model.get("method"):
+        config.model.method.update(floor=0.0, rpn_min_score=0.0, cls_min_score=0.0, box_max_spread=1.0)
+    torch.manual_seed(0)
+    loader = Runner.build_dataloader(config.train_dataloader, seed=0)
+    model = build_model(config)
+    model.init_weights()
+    model.start()
+    config.optim_wrapper.precision = "float32"  # float16 needs a GPU
+    config.optim_wrapper.optimizer.lr *= config.param_scheduler[0].start_factor  # where the warm-up begins
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
+    # A random ResNet's blocks end in a BatchNorm of weight 0, frozen here: nothing in them moves.
+    heads = {
+        name: (each, each.detach().clone())
+        for name, each in model.student.named_parameters()
+        if not name.startswith("backbone")
+    }
+    batches = iter(loader)
+    for step in range(2):
+        model.train()
+        model.set_step(step)
+        data = model.data_preprocessor(next(batches), training=True)
+        losses = model.loss(data["inputs"])
+        assert all(torch.isfinite(value).all() for value in losses.values()), losses
+        optimizer.update_params(torch.stack([losses[key] for key in losses if "loss" in key]).sum())
+        model.after_step(step)
+    assert not [name for name, (new, old) in heads.items() if torch.equal(new, old)]
+    assert all(torch.isfinite(each).all() for each in model.student.parameters())
+    if config.model.get("method"):
+        assert losses["num_boxes_cls"] > 0 and losses["unsup_loss_cls"] > 0
+
+
+def test_environment_names_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without SSOD_DATA_ROOT and SSOD_WEIGHTS_ROOT: `data/` and `weights/` of the working folder."""
+    assert load("soft_teacher/coco_1").data_root == os.path.join(os.environ["SSOD_DATA_ROOT"], "coco")
+    monkeypatch.delenv("SSOD_DATA_ROOT")
+    monkeypatch.delenv("SSOD_WEIGHTS_ROOT")
+    config = load("soft_teacher/bccd_10")
+    assert [part.data_root for part in sources(config)] == ["data/bccd"] * 2
+    assert config.model.detector.backbone.weights == "weights/mobilenet_v2_imagenet.pth"
