@@ -35,11 +35,11 @@ from ssod.errors import UserError
 CLASSES = ("disc", "ring", "square", "triangle", "star", "cross")
 
 # Raise it with every change that moves a pixel or a box: folders drawn before are then drawn again.
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 5
 
-MIN_VISIBLE_FRACTION = 0.45
+MIN_VISIBLE_FRACTION = 0.6
 MIN_BOX_SIDE = 7  # pixels; what is left of an occluded small object must still be a detection target
-SIZE_RANGE = (18.0, 80.0)  # diameter in pixels, drawn log-uniformly
+SIZE_RANGE = (24.0, 88.0)  # diameter in pixels, drawn log-uniformly
 COUNT_PROBABILITIES = (0.09, 0.19, 0.25, 0.20, 0.14, 0.08, 0.05)  # of 1 to 7 objects
 JPEG_QUALITY = 92
 MARGIN = 48  # pixels around the image in which cut-off objects are still drawn, to know their area
@@ -281,8 +281,8 @@ def _paint(rng: np.random.Generator, image: FloatArray, shape: _Shape) -> None:
     height, width = image.shape[:2]
     coverage = shape.coverage[MARGIN:-MARGIN, MARGIN:-MARGIN]
     under = image[coverage > 0.5].mean(axis=0)
-    colour = _colour_apart(rng, under, rng.uniform(60, 160))
-    _blend(image, coverage, _texture(rng, height, width, colour, 45))
+    colour = _colour_apart(rng, under, rng.uniform(80, 170))
+    _blend(image, coverage, _texture(rng, height, width, colour, 25))
     if shape.diameter > 20 and rng.random() < 0.3:
         kernel = np.ones((3, 3), np.uint8)
         inner: Any = cv2.erode(coverage, kernel, iterations=int(rng.integers(1, 3)))
@@ -292,13 +292,13 @@ def _paint(rng: np.random.Generator, image: FloatArray, shape: _Shape) -> None:
 def _finish(rng: np.random.Generator, image: FloatArray) -> ImageArray:
     """The image as a camera might see it: uneven light, blur, noise, rounded to bytes."""
     height, width = image.shape[:2]
-    slope_x, slope_y = rng.uniform(-0.25, 0.25, size=2)
+    slope_x, slope_y = rng.uniform(-0.15, 0.15, size=2)
     across, down = np.linspace(-1, 1, width)[None, :], np.linspace(-1, 1, height)[:, None]
     light = 1 + slope_x * across + slope_y * down
     image = image * (light * rng.uniform(0.7, 1.2)).astype(np.float32)[..., None]
     if rng.random() < 0.6:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.1)).astype(np.float32)
-    noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(2, 13))
+    noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(2, 8))
     return np.clip(np.round(image + noise), 0, 255).astype(np.uint8)
 
 
@@ -314,18 +314,18 @@ def draw_image(
     long_side, short_side = 8 * int(rng.integers(22, 25)), 8 * int(rng.integers(20, 22))
     landscape = rng.random() < 0.5
     height, width = (short_side, long_side) if landscape else (long_side, short_side)
-    image = _texture(rng, height, width, _colour(rng), 40)
-    if rng.random() < 0.4:  # a second material, with a soft border
+    image = _texture(rng, height, width, _colour(rng), 16)
+    if rng.random() < 0.15:  # a second material, with a soft border
         seam = _pattern(rng, height, width)
         _blend(image, seam, _texture(rng, height, width, _colour(rng), 35))
-    for _ in range(rng.integers(3)):
+    for _ in range(rng.integers(2)):
         _blend(image, _blob(rng, height, width), _texture(rng, height, width, _colour(rng), 50))
-    for _ in range(rng.integers(4)):
+    for _ in range(rng.integers(3)):
         _blend(image, _stroke(rng, height, width), _colour(rng))
     shapes = _place(rng, height, width)
     for shape in shapes:
         _paint(rng, image, shape)
-    if rng.random() < 0.5:  # one more stroke, across the objects; too thin to hide one
+    if rng.random() < 0.3:  # one more stroke, across the objects; too thin to hide one
         _blend(image, _stroke(rng, height, width), _colour(rng))
     boxes = np.array([_hull(mask) for mask in _visible_masks(shapes)], dtype=np.float32)
     labels = np.array([shape.label for shape in shapes], dtype=np.int64)

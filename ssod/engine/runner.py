@@ -85,7 +85,7 @@ class SemiRunner(Runner):  # type: ignore[misc]
         """Writes the resolved config to `config.py`, from which the run can be repeated."""
         if is_main_process():
             config = Config(self.cfg.to_dict())
-            for name in ("work_dir", "launcher"):  # of this run, not of the experiment
+            for name in ("work_dir", "launcher", "test_cfg"):  # of this run, not of the experiment
                 config.pop(name, None)
             config.dump(Path(self.work_dir, "config.py"))
 
@@ -132,6 +132,8 @@ class SemiRunner(Runner):  # type: ignore[misc]
 
 def build_runner(config: Config) -> SemiRunner:
     """A runner with everything built; UserError for what the config names wrongly."""
+    if "test_dataloader" in config:
+        config.test_cfg = {}  # mmengine wants all three or none; tools/test.py reads the other two
     with mistakes_in_config(), prints_to(None):
         runner: SemiRunner = SemiRunner.from_cfg(config)
         runner.build_all()

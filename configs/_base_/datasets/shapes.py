@@ -1,4 +1,4 @@
-"""The drawn dataset: 50 labeled and 950 unlabeled images of 8 classes, 160-192 px (ssod/data/shapes.py)."""
+"""The drawn dataset: 50 labeled and 950 unlabeled images of 6 classes, 160-192 px (ssod/data/shapes.py)."""
 
 _base_ = []  # above the import: without it mmengine takes this file for a lazy config
 from ssod.data.pipelines import labeled, strong, test, two_views, weak
@@ -8,7 +8,7 @@ from ssod.data.shapes import CLASSES, ensure_shapes
 data_root = str(ensure_shapes("{{ fileDirname }}/../../../data/shapes"))
 classes = CLASSES
 
-_scale = [(160, 160), (240, 240)]
+_scale = [(168, 168), (192, 192)]
 _labeled = dict(
     type="LabeledCoco",
     data_root=data_root,
@@ -27,10 +27,10 @@ _unlabeled = dict(
     pipeline=two_views(weak(scale=_scale), strong(scale=_scale)),
 )
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=16,
     num_workers=1,
     persistent_workers=True,
-    sampler=dict(type="LabeledUnlabeledSampler", counts=(4, 4)),
+    sampler=dict(type="LabeledUnlabeledSampler", counts=(8, 8)),
     collate_fn=dict(type="ssod.collate_views"),
     dataset=dict(type="ConcatDataset", datasets=[_labeled, _unlabeled]),
 )

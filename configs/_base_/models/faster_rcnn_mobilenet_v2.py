@@ -26,7 +26,7 @@ model = dict(
             in_channels=[24, 32, 96, 320],
             out_channels=_channels,
             num_outs=4,
-            # Bottleneck outputs have standard deviations of 2 to 8: without a norm the first steps blow up.
+            # The four outputs differ in scale (standard deviations of about 2 to 8): a norm evens them out.
             # GroupNorm, because its result doesn't depend on which views share the student's pass.
             norm_cfg=dict(type="GN", num_groups=8, requires_grad=True),
         ),
