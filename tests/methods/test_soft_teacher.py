@@ -13,14 +13,14 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import Tensor
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIG = Path(__file__).parents[1] / "reference/tiny_faster_rcnn.py"
 SIZE = 128  # both views pad to the same size: padding reaches the features through the convolutions
 THRESHOLDS = {"floor": 0.3, "rpn": 0.9, "cls": 0.6, "spread": 0.08, "weight": 4.0}
 
 
 def detector_config() -> dict[str, Any]:
     """The tiny Faster R-CNN with frozen BatchNorm and samplers that take every box there is."""
-    config = Config.fromfile(CONFIGS / "_base_/models/faster_rcnn_tiny.py").model.detector
+    config = Config.fromfile(CONFIG).model.detector
     config.backbone.update(norm_eval=True, norm_cfg=dict(type="BN", requires_grad=False))
     for stage in ("rpn", "rcnn"):
         config.train_cfg[stage].sampler.update(num=10**6, pos_fraction=1.0)

@@ -14,7 +14,7 @@ from ssod.core.labels import BoxLabels
 from ssod.models import frcnn
 from ssod.models.views import SemiBatch, View
 
-CONFIG = Path(__file__).parents[2] / "configs" / "_base_" / "models" / "faster_rcnn_tiny.py"
+CONFIG = Path(__file__).parent / "tiny_faster_rcnn.py"
 SIZES = ((96, 128), (70, 50))  # differ in both sides, so one padded batch holds padding of either kind
 NUM_CLASSES = 8  # whatever the config's data set has
 
