@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ def test_agrees_with_itself(name: str) -> None:
 def test_file_names_no_place_on_some_machine(name: str, tmp_path: Path) -> None:
     for path in [CONFIGS / f"{name}.py", *CONFIGS.glob("_base_/*/*.py")]:
         text = path.read_text()
-        assert "/work/" not in text and "/home/" not in text and "resume=True" not in text, path
+        assert not re.search(r"""["']/""", text), f"{path} holds an absolute path"
+        assert "resume=True" not in text, path
     config = load(name)
     config.dump(tmp_path / "again.py")  # the resolved file runs again as it is
     assert Config.fromfile(tmp_path / "again.py").model == config.model
