@@ -71,15 +71,16 @@ class SemiRunner(Runner):  # type: ignore[misc]
 
     def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> nn.Module:
         """The model on its device, exchanging gradients where there are more processes."""
+        wrapped: nn.Module
         if not self.distributed or torch.cuda.is_available():
-            wrapped: nn.Module = super().wrap_model(model_wrapper_cfg, model)
-            return wrapped
-        # mmengine names a GPU for each process, and there is none.
-        return MMDistributedDataParallel(
-            module=revert_sync_batchnorm(model),
-            broadcast_buffers=False,
-            find_unused_parameters=self.cfg.get("find_unused_parameters", False),
-        )
+            wrapped = super().wrap_model(model_wrapper_cfg, model)
+        else:  # mmengine names a GPU for each process, and there is none
+            wrapped = MMDistributedDataParallel(
+                module=revert_sync_batchnorm(model),
+                broadcast_buffers=False,
+                find_unused_parameters=self.cfg.get("find_unused_parameters", False),
+            )
+        return wrapped
 
     def dump_config(self) -> None:
         """Writes the resolved config to `config.py`, from which the run can be repeated."""

@@ -38,7 +38,7 @@ _unlabeled = dict(
     type="UnlabeledCoco",
     **_train,
     except_ids=_labeled_ids,
-    pipeline=two_views(weak(scale=_scale), strong(scale=_scale)),
+    pipeline=two_views(weak(scale=_scale), strong(scale=_scale, geometric=False)),
 )
 train_dataloader = dict(
     batch_size=8,
