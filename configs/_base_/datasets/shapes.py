@@ -24,9 +24,7 @@ _unlabeled = dict(
     ann_file="annotations/train_unlabeled.json",
     data_prefix=dict(img="train/"),
     metainfo=dict(classes=classes),
-    # No turning and shearing: the hull of a turned box is up to 1.4 times too wide for what is in it, and the
-    # student learns loose boxes (docs/log.md).
-    pipeline=two_views(weak(scale=_scale), strong(scale=_scale, geometric=False)),
+    pipeline=two_views(weak(scale=_scale), strong(scale=_scale)),
 )
 train_dataloader = dict(
     batch_size=16,
