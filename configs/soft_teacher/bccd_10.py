@@ -11,8 +11,8 @@ model = dict(
     detector=dict(roi_head=dict(bbox_head=dict(num_classes=3))),
     method=dict(
         type="SoftTeacher",
-        # Published: 2 at 1:1, as here, from the first step. A run this much shorter can't wait for a random head
-        # to pass 0.9: 300 steps go to the labeled images alone. With 2 the student fell 5 AP behind its twin
+        # Published: 2 at 1:1, as here, from the first step. A run this much shorter can't wait for a random
+        # head to pass 0.9: 300 steps go to the labeled images alone. With 2 the student fell 5 AP behind its twin
         # (docs/log.md). Bounds are the published ones.
         unsup_weight=dict(value=1.0, start=300),
     ),
