@@ -12,8 +12,8 @@ model = dict(
     method=dict(
         type="SoftTeacher",
         # Published: 2 at 1:1, as here, from the first step. A run this much shorter can't wait for a random
-        # head to pass 0.9: 300 steps go to the labeled images alone. With 2 the student fell 5 AP behind its twin
-        # (docs/log.md). Bounds are the published ones.
+        # head to pass 0.9: 300 steps go to the labeled images alone. With 2 the student fell 5 AP behind its
+        # twin (docs/log.md). Bounds are the published ones.
         unsup_weight=dict(value=1.0, start=300),
     ),
 )
