@@ -52,7 +52,6 @@ _MODULES = (
     "ssod.methods.soft_teacher",
     "ssod.data.datasets",
     "ssod.data.augment",
-    "ssod.data.pipelines",
     "ssod.data.sampler",
     "ssod.engine.hooks",
     "ssod.engine.loops",

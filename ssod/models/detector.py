@@ -47,7 +47,7 @@ class SemiDetector(BaseDetector):  # type: ignore[misc]
             raise UserError(
                 f"method {type(self.method).__name__} needs model.teacher, e.g. dict(type='EMATeacher')"
             )
-        # 5 to 10 % faster convolutions on a CPU, more on a GPU; checkpoints are the same.
+        # A step is about 8 % faster for it on a CPU (a GPU was not measured); checkpoints are the same.
         self.to(memory_format=torch.channels_last)
         self.step = 0
 
