@@ -32,10 +32,10 @@ import numpy.typing as npt
 
 from ssod.errors import UserError
 
-CLASSES = ("disc", "ring", "square", "triangle", "star", "cross")
+CLASSES = ("disc", "ring", "bar", "triangle", "star", "cross")
 
 # Raise it with every change that moves a pixel or a box: folders drawn before are then drawn again.
-GENERATOR_VERSION = 5
+GENERATOR_VERSION = 6
 
 MIN_VISIBLE_FRACTION = 0.6
 MIN_BOX_SIDE = 7  # pixels; what is left of an occluded small object must still be a detection target
@@ -80,13 +80,14 @@ def _outline(rng: np.random.Generator, name: str) -> list[FloatArray]:
         return [_regular(48)]
     if name == "ring":
         return [_regular(48), _regular(48, rng.uniform(0.45, 0.72))]
-    if name == "square":
-        return [_regular(4)]
+    if name == "bar":
+        tilt = np.arcsin(rng.uniform(0.34, 0.44))  # of its diagonal: half its width on the unit circle
+        return [_polar(1.0, [tilt, -tilt, np.pi + tilt, np.pi - tilt])]
     if name == "triangle":
         return [_regular(3)]
     if name == "star":
         return [_regular(10, np.tile([1.0, rng.uniform(0.38, 0.5)], 5))]
-    arm = rng.uniform(0.24, 0.36)  # half the width of a cross's arm
+    arm = rng.uniform(0.16, 0.24)  # half the width of a cross's arm
     quarter = np.array([[1, -arm], [1, arm], [arm, arm]], dtype=np.float32)
     turns = [np.array([[0, 1], [-1, 0]]), np.array([[-1, 0], [0, -1]]), np.array([[0, -1], [1, 0]])]
     return [np.concatenate([quarter, *(quarter @ turn for turn in turns)]).astype(np.float32)]

@@ -49,6 +49,6 @@ model = dict(
         ),
         test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=50)),
     ),
-    teacher=dict(type="EMATeacher", decay=0.99),  # published: 0.999; 1,400 steps have no time for that
+    teacher=dict(type="EMATeacher", decay=0.99),  # published: 0.999; 1,800 steps have no time for that
     data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
 )

@@ -1,6 +1,6 @@
-"""Drawn shapes from random weights on two CPU cores: 1,400 iterations of AdamW, flat, then a cosine."""
+"""Drawn shapes from random weights on two CPU cores: 1,800 iterations of AdamW, flat, then a cosine."""
 
-train_cfg = dict(type="SemiTrainLoop", max_iters=1400, val_interval=350)
+train_cfg = dict(type="SemiTrainLoop", max_iters=1800, val_interval=300)
 val_cfg = dict(type="SemiValLoop")
 optim_wrapper = dict(
     type="GuardedOptimWrapper",
@@ -9,5 +9,5 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.02, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=900, end=1400, T_max=500, eta_min_ratio=0.02),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=1200, end=1800, T_max=600, eta_min_ratio=0.02),
 ]
