@@ -14,8 +14,8 @@ model = dict(
         # Published: 2 at 1:1, as here, from the first step. A run this much shorter can't wait for a random
         # head: 300 steps go to the labeled images alone. With 2 the student fell 5 AP behind its twin.
         unsup_weight=dict(value=1.0, start=300),
-        # Published: 0.9. There the teacher finds 30 % of the platelets, at 0.7 half of them, and 92 % of those
-        # are right (docs/log.md): what is missed is background for the RPN.
+        # Published: 0.9. There the teacher finds 30 % of the platelets, at 0.7 half of them, 92 % of which
+        # are right (docs/log.md); what is missed is background for the RPN.
         rpn_min_score=0.7,
         cls_min_score=0.7,
     ),
