@@ -6,8 +6,6 @@ the few waits in this file, which unpack our padded values for them, add nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,10 +57,13 @@ def is_box_term(key: str) -> bool:
 
 @torch.no_grad()
 def detect(detector: Detector, view: View, floor: float) -> BoxLabels:
-    """The detector's predictions with score above `floor`, in the view's pixels; its NMS, its settings.
+    """The predictions with score above `floor` in the view's pixels; the detector's own NMS and settings.
 
-    As in testing, whatever mode it is in. Its own score_thr must not be above `floor`.
+    Its score_thr must not be above `floor`: what it hides can't be found afterwards. A lower one hides nothing,
+    and NMS keeps the same boxes, since a lower score never suppresses a higher one.
     """
+    from mmdet.structures.bbox import get_box_tensor  # late, as in _samples
+
     test = detector.test_cfg or {}
     bound = (test.get("rcnn") or test).get("score_thr", 0.0)
     if bound > floor:
@@ -70,32 +71,13 @@ def detect(detector: Detector, view: View, floor: float) -> BoxLabels:
             f"detector {type(detector).__name__}: score_thr={bound} in its test_cfg hides boxes that the "
             f"method asks for (scores above {floor}): set it to {floor} or less"
         )
-    from mmdet.structures.bbox import get_box_tensor  # late, as in _samples
-
-    with _as_in_testing(detector):
-        found = detector.predict(view.images, _samples(view), rescale=False)
+    found = detector.predict(view.images, _samples(view), rescale=False)
     kept = [each.pred_instances[each.pred_instances.scores > floor] for each in found]
     return BoxLabels.pad(
         [get_box_tensor(each.bboxes) for each in kept],
         [each.labels for each in kept],
         [each.scores for each in kept],
     )
-
-
-@contextmanager
-def _as_in_testing(detector: Detector) -> Iterator[None]:
-    """A block in which the detector is in eval; every module gets back the mode it had.
-
-    A student that labels for itself is in training, where some heads decode boxes in another way (FCOS with
-    norm_on_bbox leaves out the stride) and BatchNorm would move.
-    """
-    modes = [(module, module.training) for module in detector.modules()]
-    detector.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _samples(view: View, labels: BoxLabels | None = None) -> list[Any]:

@@ -5,7 +5,8 @@ And what a hard-label method asks of any detector: its losses on views, its dete
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -79,7 +80,24 @@ def supervised_losses(detector: any_detector.Detector, batch: SemiBatch) -> dict
 
 
 def detect(detector: any_detector.Detector, view: View, floor: float) -> BoxLabels:
-    """A detector's boxes on a view with score above `floor`, without gradient, after its own NMS."""
-    if two_stage_fault(detector) is not None:
-        return any_detector.detect(detector, view, floor)
-    return frcnn.detect(detector, view, floor)[0]
+    """A detector's boxes on a view with score above `floor`, as in testing, without gradient."""
+    with evaluating(detector):
+        if two_stage_fault(detector) is not None:
+            return any_detector.detect(detector, view, floor)
+        return frcnn.detect(detector, view, floor)[0]
+
+
+@contextmanager
+def evaluating(detector: any_detector.Detector) -> Iterator[None]:
+    """A block in which the detector is in eval; every module gets back the mode it had.
+
+    A student that labels for itself is in training, where BatchNorm would move, and where some heads decode
+    boxes in another way (FCOS with norm_on_bbox leaves out the stride).
+    """
+    modes = [(module, module.training) for module in detector.modules()]
+    detector.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,6 +1,7 @@
 """Any mmdet detector: its own losses and predictions on our values, who may train it, and two steps of it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def own(name: str) -> Any:
 
 def semi(detector: Any, method: Any = None, teacher: Any = None) -> Any:
     torch.manual_seed(0)
-    return MODELS.build(
+    model = MODELS.build(
         dict(
             type="SemiDetector",
             detector=detector,
@@ -58,6 +59,8 @@ def semi(detector: Any, method: Any = None, teacher: Any = None) -> Any:
             data_preprocessor=dict(type="SemiPreprocessor", pad_size_divisor=32),
         )
     )
+    model.init_weights()  # parts of DINO are bare memory before
+    return model
 
 
 def parsed(detector: Any, losses: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -324,7 +327,6 @@ def test_what_boxes_alone_cannot_train_is_refused() -> None:
 @pytest.mark.filterwarnings("ignore:detector MaskRCNN")
 def test_two_steps_of_a_hard_label_method(name: str) -> None:
     model = semi(config(name), dict(type=SelfLabels), EMA)
-    model.init_weights()
     model.start()
     optimizer = torch.optim.SGD(model.student.parameters(), lr=1e-3)
     before = {key: each.detach().clone() for key, each in model.student.named_parameters()}
@@ -369,3 +371,37 @@ def test_burn_in_of_any_detector_is_its_supervised_training() -> None:
     losses = model.loss(batch)
     expected = supervised_losses(model.student, batch)
     assert_close(losses, {f"sup_{key}": value for key, value in expected.items()})
+
+
+# ---------------------------------------------------------------- docs/detectors.md
+
+PAGE = Path(__file__).parents[2] / "docs/detectors.md"
+
+
+def table() -> tuple[list[str], dict[str, list[str]]]:
+    """The header's cells and {detector: cells} of the page's table."""
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return rows[0][1:], {row[0].strip("`"): row[1:] for row in rows[2:]}
+
+
+@pytest.mark.filterwarnings("ignore:detector MaskRCNN")
+@pytest.mark.parametrize("name", sorted(small_detectors.DETECTORS))
+def test_each_cell_of_the_page_builds_or_is_refused_for_the_reason_it_says(name: str) -> None:
+    _, rows = table()
+    assert {small_detectors.config(each).type for each in small_detectors.DETECTORS} == rows.keys()
+    cells = rows[config(name).type]
+    for cell, method in zip(cells, (None, dict(type=SelfLabels), SOFT), strict=True):
+        if cell.startswith("no: "):
+            assert f"{cell.removeprefix('no: ')};" in message(method, config(name))
+        else:
+            assert cell == ("yes, boxes only" if name == "mask_rcnn" else "yes")
+            semi(config(name), method, EMA)
+
+
+def test_the_page_names_every_method_where_its_needs_put_it() -> None:
+    (_, hard, regions), _ = table()
+    ours = {name: kind for name, kind in METHODS.module_dict.items() if kind.__module__.startswith("ssod.")}
+    assert "SoftTeacher" in ours
+    for name, kind in ours.items():
+        assert f"`{name}`" in (regions if kind.needs else hard)
