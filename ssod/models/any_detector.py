@@ -59,8 +59,8 @@ def is_box_term(key: str) -> bool:
 def detect(detector: Detector, view: View, floor: float) -> BoxLabels:
     """The predictions with score above `floor` in the view's pixels; the detector's own NMS and settings.
 
-    Its score_thr must not be above `floor`: what it hides can't be found afterwards. A lower one hides nothing,
-    and NMS keeps the same boxes, since a lower score never suppresses a higher one.
+    Its score_thr must not be above `floor`: what it hides can't be found afterwards. A lower one does no
+    harm: in NMS a lower score never suppresses a higher one.
     """
     from mmdet.structures.bbox import get_box_tensor  # late, as in _samples
 

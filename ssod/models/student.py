@@ -82,9 +82,14 @@ def supervised_losses(detector: any_detector.Detector, batch: SemiBatch) -> dict
 def detect(detector: any_detector.Detector, view: View, floor: float) -> BoxLabels:
     """A detector's boxes on a view with score above `floor`, as in testing, without gradient."""
     with evaluating(detector):
-        if two_stage_fault(detector) is not None:
-            return any_detector.detect(detector, view, floor)
-        return frcnn.detect(detector, view, floor)[0]
+        if two_stage_fault(detector) is None:
+            labels, _ = frcnn.detect(detector, view, floor)
+        else:
+            labels = any_detector.detect(detector, view, floor)
+    # Autocast of older torch keeps half-precision weights that were made without gradient (its issue 65766):
+    # a student that labels for itself would train on them.
+    torch.clear_autocast_cache()
+    return labels
 
 
 @contextmanager

@@ -349,6 +349,16 @@ def test_two_steps_of_a_hard_label_method(name: str) -> None:
     assert heads and all(not model.student.get_parameter(key).equal(before[key]) for key in heads)
 
 
+@pytest.mark.parametrize("name", ["cascade_rcnn", "faster_rcnn", "fcos", "retinanet"])
+def test_self_labeling_under_bfloat16_leaves_every_weight_its_gradient(name: str) -> None:
+    model = semi(config(name), dict(type=SelfLabels)).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model.loss(detectors.semi_batch())
+    total(losses).backward()
+    trained = {key: each.grad for key, each in model.student.named_parameters() if each.requires_grad}
+    assert all(grad is not None and grad.isfinite().all() for grad in trained.values())
+
+
 @pytest.mark.parametrize("name", ["retinanet", "cascade_rcnn"])
 def test_a_checkpoint_brings_the_predictions_back(name: str) -> None:
     view, first, second = detectors.view(), semi(config(name), teacher=EMA), semi(config(name), teacher=EMA)
