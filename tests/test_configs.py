@@ -11,6 +11,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from ssod.models.supported import two_stage_fault
+
 PROJECT = Path(__file__).resolve().parents[1]
 CONFIGS = PROJECT / "configs"
 EXPERIMENTS = sorted(
@@ -83,9 +85,10 @@ def test_agrees_with_itself(name: str) -> None:
     validated = [config[key].dataset for key in ("val_dataloader", "test_dataloader") if key in config]
     classes = {tuple(each.metainfo.classes) for each in [*parts, *validated]}
     assert classes == {tuple(config.classes)}
-    assert config.model.detector.roi_head.bbox_head.num_classes == len(config.classes)
-    neck = config.model.detector.neck
-    assert neck.num_outs == len(config.model.detector.rpn_head.anchor_generator.strides)
+    detector = config.model.detector
+    assert (detector.get("roi_head") or detector).bbox_head.num_classes == len(config.classes)
+    dense = detector.get("rpn_head") or detector.bbox_head
+    assert detector.neck.num_outs == len((dense.get("anchor_generator") or dense).strides)
     warm, *_ = config.param_scheduler
     assert warm.end < config.train_cfg.max_iters == max(each.end for each in config.param_scheduler)
 
@@ -274,6 +277,43 @@ def test_two_steps_on_real_coco_records(name: str, data_root: Path) -> None:
     assert all(torch.isfinite(each).all() for each in model.student.parameters())
     if config.model.get("method"):
         assert losses["num_boxes_cls"] > 0 and losses["unsup_loss_cls"] > 0
+
+
+# our base -> mmdet's config of the same detector, and what ours leaves out of it
+MMDETS = {
+    "faster_rcnn_r50_fpn": ("faster_rcnn/faster-rcnn_r50-caffe_fpn_1x_coco.py", ()),
+    "retinanet_r50_fpn": ("retinanet/retinanet_r50-caffe_fpn_1x_coco.py", ()),
+    "fcos_r50_fpn": ("fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py", ()),
+    "mask_rcnn_r50_fpn": (
+        "mask_rcnn/mask-rcnn_r50-caffe_fpn_1x_coco.py",
+        (
+            "roi_head.mask_head",
+            "roi_head.mask_roi_extractor",
+            "train_cfg.rcnn.mask_size",
+            "test_cfg.rcnn.mask_thr_binary",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MMDETS)
+def test_a_detector_at_cocos_size_is_mmdets(name: str) -> None:
+    import mmdet
+
+    file, left_out = MMDETS[name]
+    ours = Config.fromfile(CONFIGS / "_base_" / "models" / f"{name}.py").model
+    theirs = Config.fromfile(Path(mmdet.__file__).parent / ".mim" / "configs" / file).model
+    pixels = theirs.pop("data_preprocessor")
+    for path in left_out:
+        *parents, last = path.split(".")
+        part = theirs
+        for parent in parents:
+            part = part[parent]
+        del part[last]
+    assert ours.detector == theirs
+    assert all(ours.data_preprocessor[key] == pixels[key] for key in ("mean", "std", "bgr_to_rgb"))
+    student = build_model(Config(dict(model=ours))).student
+    assert (two_stage_fault(student) is None) == ("rcnn" in name)
 
 
 def test_environment_names_the_data(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,9 @@ def test_the_makefile_knows(verb: str) -> None:
     assert verb in re.search(r"^\.PHONY:(.*)$", makefile, re.MULTILINE)[1].split(), f"{verb} is not .PHONY"
 
 
-@pytest.mark.parametrize("page", ["README.md", "Makefile", "docs/papers.md", "docs/datasets.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "Makefile", "docs/papers.md", "docs/datasets.md", "docs/detectors.md"]
+)
 def test_every_path_a_page_names_exists(page: str) -> None:
     missing = sorted({name for name in PATH.findall(read(page)) if not (ROOT / name).exists()})
     assert missing == [], f"{page} names files that are not there"

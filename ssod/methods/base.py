@@ -13,7 +13,8 @@ from ..core.labels import BoxLabels
 from ..core.schedules import Ramp
 from ..errors import UserError
 from ..models import frcnn
-from ..models.student import StudentPass
+from ..models.any_detector import is_box_term
+from ..models.student import StudentPass, detection_losses
 from ..models.views import SemiBatch
 
 
@@ -21,9 +22,12 @@ class Method(nn.Module, ABC):
     """The contract: losses of one batch. State, if any, lives in buffers, so it is saved and resumed.
 
     unsup_weight: λ_u(t), a number, a Ramp or a dict of its fields; 0 before `start` is burn-in.
+    needs: what a detector must offer, checked when the model is built: nothing (hard labels work with any
+    mmdet detector) or "two_stage" (proposals and scores of single regions: models/frcnn.py).
     """
 
     needs_teacher = False
+    needs: frozenset[str] = frozenset()
 
     def __init__(self, unsup_weight: float | dict[str, object] | Ramp = 1.0) -> None:
         super().__init__()
@@ -66,21 +70,15 @@ def hard_label_losses(
 ) -> dict[str, Tensor]:
     """Supervised losses plus the ordinary detection losses of the strong view against `labels`.
 
-    FixMatch, STAC and the "E2E + EMA" rung: pseudo boxes (B, K) taken for truth. box_loss False leaves the
-    classification terms only.
+    FixMatch, STAC and the "E2E + EMA" rung, for any detector: pseudo boxes (B, K) taken for truth. box_loss
+    False leaves the classification terms only.
     """
     assert batch.strong is not None
-    joint = StudentPass(student, labeled=batch.labeled, strong=batch.strong)
-    rois = joint.roi_losses(
-        {
-            "labeled": ("labeled", supervised_group(joint, batch.truth)),
-            "strong": ("strong", frcnn.sample_rois(student, joint.proposals("strong"), labels)),
-        }
-    )
+    views = {"labeled": (batch.labeled, batch.truth), "strong": (batch.strong, labels)}
+    losses = detection_losses(student, views)
     kept = 1.0 if box_loss else 0.0
-    unsup = joint.rpn_losses("strong", labels) | rois["strong"]
-    unsup = {key: value * kept if "bbox" in key else value for key, value in unsup.items()}
-    return named(joint.rpn_losses("labeled", batch.truth) | rois["labeled"], unsup, weight)
+    unsup = {key: value * kept if is_box_term(key) else value for key, value in losses["strong"].items()}
+    return named(losses["labeled"], unsup, weight)
 
 
 def named(sup: Mapping[str, Tensor], unsup: Mapping[str, Tensor], weight: float) -> dict[str, Tensor]:

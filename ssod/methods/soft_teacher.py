@@ -32,6 +32,7 @@ class SoftTeacher(Method):
     """
 
     needs_teacher = True
+    needs = frozenset({"two_stage"})
 
     def __init__(
         self,

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.config import ConfigDict
 from torch import Tensor
 
 from ..errors import UserError
 from ..registry import METHODS, MODELS, TEACHERS
-from . import frcnn
+from .any_detector import Detector
 from .student import supervised_losses
-from .supported import check_detector
+from .supported import check_detector, check_method, without_masks
 from .views import SemiBatch
 
 
@@ -21,7 +22,7 @@ from .views import SemiBatch
 class SemiDetector(BaseDetector):  # type: ignore[misc]
     """A detector in training: a student, perhaps its teacher, and the method that says what they learn.
 
-    detector: config of an mmdet two-stage detector, built once for the student and once for the teacher ·
+    detector: config of an mmdet detector, built once for the student and once for the teacher ·
     method: config of a Method, or None for supervised training through the same code ·
     teacher: config of EMATeacher or FrozenTeacher, or None: then the student is the only network ·
     data_preprocessor: config of SemiPreprocessor. Checkpoint keys: `student.*`, `teacher.*`.
@@ -36,13 +37,17 @@ class SemiDetector(BaseDetector):  # type: ignore[misc]
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.student: frcnn.Detector = MMDET_MODELS.build(detector)
+        boxes_only = without_masks(ConfigDict(detector)).to_dict()
+        # A fresh copy for each: some constructors (DINO's) write into their config and refuse it afterwards.
+        self.student: Detector = MMDET_MODELS.build(ConfigDict(boxes_only))
         check_detector(self.student)
         self.method: Any = METHODS.build(method) if method is not None else None
+        if self.method is not None:
+            check_method(self.method, self.student)
         self.policy: Any = TEACHERS.build(teacher) if teacher is not None else None
-        self.teacher: frcnn.Detector | None = None
+        self.teacher: Detector | None = None
         if self.policy is not None:
-            self.teacher = MMDET_MODELS.build(detector).requires_grad_(False).eval()
+            self.teacher = MMDET_MODELS.build(ConfigDict(boxes_only)).requires_grad_(False).eval()
         elif getattr(self.method, "needs_teacher", False):
             raise UserError(
                 f"method {type(self.method).__name__} needs model.teacher, e.g. dict(type='EMATeacher')"
@@ -104,7 +109,7 @@ class SemiDetector(BaseDetector):  # type: ignore[misc]
 
     # ------------------------------------------------------------ predictions
 
-    def network(self, which: str | None = None) -> frcnn.Detector:
+    def network(self, which: str | None = None) -> Detector:
         """The plain mmdet detector called "teacher" or "student"; by default the one to ship."""
         name = which or self.which[0]
         if name not in self.which:

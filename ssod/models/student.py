@@ -1,14 +1,19 @@
-"""StudentPass: trunk and RPN once over all views of a step, the RoI head once over all box groups."""
+"""StudentPass: trunk and RPN once over all views of a step, the RoI head once over all box groups.
+
+And what a hard-label method asks of any detector: its losses on views, its detections.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from ..core.labels import BoxLabels
-from . import frcnn
+from . import any_detector, frcnn
+from .supported import two_stage_fault
 from .views import SemiBatch, View
 
 
@@ -51,9 +56,53 @@ class StudentPass:
         }
 
 
-def supervised_losses(detector: frcnn.Detector, batch: SemiBatch) -> dict[str, Tensor]:
+def detection_losses(
+    detector: any_detector.Detector, views: Mapping[str, tuple[View, BoxLabels]]
+) -> dict[str, dict[str, Tensor]]:
+    """The ordinary losses of each view against its labels: {name: (view, labels)} -> {name: losses}.
+
+    One joint pass where frcnn.py computes the detector exactly, else mmdet's own losses, view by view.
+    """
+    if two_stage_fault(detector) is not None:
+        return {name: any_detector.losses(detector, *each) for name, each in views.items()}
+    joint = StudentPass(detector, **{name: view for name, (view, _) in views.items()})
+    targets = {
+        name: (name, frcnn.sample_rois(detector, joint.proposals(name), labels))
+        for name, (_, labels) in views.items()
+    }
+    losses = {name: joint.rpn_losses(name, labels) for name, (_, labels) in views.items()}
+    return {name: losses[name] | rois for name, rois in joint.roi_losses(targets).items()}
+
+
+def supervised_losses(detector: any_detector.Detector, batch: SemiBatch) -> dict[str, Tensor]:
     """The losses of the labeled images alone: the supervised twin, and every method during burn-in."""
-    joint = StudentPass(detector, labeled=batch.labeled)
-    targets = frcnn.sample_rois(detector, joint.proposals("labeled"), batch.truth)
-    losses = joint.rpn_losses("labeled", batch.truth)
-    return losses | joint.roi_losses({"labeled": ("labeled", targets)})["labeled"]
+    return detection_losses(detector, {"labeled": (batch.labeled, batch.truth)})["labeled"]
+
+
+def detect(detector: any_detector.Detector, view: View, floor: float) -> BoxLabels:
+    """A detector's boxes on a view with score above `floor`, as in testing, without gradient."""
+    with evaluating(detector):
+        if two_stage_fault(detector) is None:
+            labels, _ = frcnn.detect(detector, view, floor)
+        else:
+            labels = any_detector.detect(detector, view, floor)
+    # Autocast of older torch keeps half-precision weights that were made without gradient (its issue 65766):
+    # a student that labels for itself would train on them.
+    torch.clear_autocast_cache()
+    return labels
+
+
+@contextmanager
+def evaluating(detector: any_detector.Detector) -> Iterator[None]:
+    """A block in which the detector is in eval; every module gets back the mode it had.
+
+    A student that labels for itself is in training, where BatchNorm would move, and where some heads decode
+    boxes in another way (FCOS with norm_on_bbox leaves out the stride).
+    """
+    modes = [(module, module.training) for module in detector.modules()]
+    detector.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,55 +1,102 @@
-"""Which detectors the stage functions of frcnn.py compute exactly; every other one is refused by name."""
+"""What a detector offers a method: the two stages that frcnn.py computes exactly, or mmdet's own losses."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
+from mmengine.config import ConfigDict
+
 from ..errors import UserError
+from ..registry import METHODS
+
+TWO_STAGE = "two_stage"  # named in `needs` by methods that propose, score or refine boxes with frcnn.py
+
+
+def check_method(method: Any, detector: Any) -> None:
+    """Raises UserError where a method needs what the detector lacks; the line names what would work."""
+    name = type(method).__name__
+    unknown = sorted(set(method.needs) - {TWO_STAGE})
+    if unknown:
+        raise UserError(f"method {name} needs {', '.join(unknown)}, which is not known: use {TWO_STAGE!r}")
+    fault = two_stage_fault(detector)
+    if TWO_STAGE in method.needs and fault is not None:
+        others = sorted(each for each, kind in METHODS.module_dict.items() if not kind.needs)
+        raise UserError(
+            f"method {name} needs the two stages of Faster R-CNN, but {fault}; it works with FasterRCNN and "
+            f"MaskRCNN as mmdet builds them, and this detector with {', '.join([*others, 'method=None'])}"
+        )
 
 
 def check_detector(detector: Any) -> None:
-    """Raises UserError where frcnn.py would compute something else than the mmdet detector itself."""
+    """Raises UserError for a detector that boxes alone can't train."""
     name = type(detector).__name__
+    if detector.with_mask:
+        raise UserError(f"detector {name} learns from masks, and views carry boxes only: use a box detector")
+    if hasattr(detector, "roi_head") and not detector.with_rpn:
+        raise UserError(f"detector {name} reads proposals from a file: use one with an rpn_head")
+
+
+def without_masks(detector: ConfigDict) -> ConfigDict:
+    """The detector's config without the mask branch of its roi_head: views carry boxes, nothing trains it."""
+    roi_head = detector.get("roi_head") or {}
+    optional = roi_head.get("type") in ("StandardRoIHead", "CascadeRoIHead")
+    if not optional or not roi_head.get("mask_head"):
+        return detector
+    warnings.warn(
+        f"detector {detector.type}: its mask_head is left out, for views carry boxes only; it finds boxes",
+        stacklevel=2,
+    )
+    kept = {name: part for name, part in roi_head.items() if name not in ("mask_head", "mask_roi_extractor")}
+    return ConfigDict({**detector, "roi_head": kept})
+
+
+def two_stage_fault(detector: Any) -> str | None:
+    """Why frcnn.py would compute something else than the mmdet detector itself; None where it is exact."""
+    fault = next(_faults(detector), None)
+    return None if fault is None else f"detector {type(detector).__name__} {fault}"
+
+
+def _faults(detector: Any) -> Iterator[str]:
+    """What frcnn.py does not know of the detector; whoever takes the first may stop there."""
     for part in ("rpn_head", "roi_head"):
         if getattr(detector, part, None) is None:
-            raise UserError(
-                f"detector {name} has no {part}: this method needs a two-stage detector such as FasterRCNN"
-            )
-    roi_head = type(detector.roi_head).__name__
-    if roi_head != "StandardRoIHead":
-        raise UserError(f"detector {name} has a {roi_head}; only StandardRoIHead works here")
+            yield f"has no {part}"
+    if type(detector).loss.__qualname__ != "TwoStageDetector.loss":
+        yield "has a loss function of its own"
+    for part, known in ((detector.rpn_head, "RPNHead"), (detector.roi_head, "StandardRoIHead")):
+        if type(part).__name__ != known:
+            yield f"has {type(part).__name__} in the place of {known}"
     if detector.roi_head.with_mask:
-        raise UserError(f"detector {name} has a mask_head, which nothing here trains: leave it out")
+        yield "has a mask_head"
+    kind = type(detector.roi_head.bbox_head)
+    if kind.loss.__qualname__ != "BBoxHead.loss" or detector.roi_head.bbox_head.custom_activation:
+        yield f"has {kind.__name__} with a loss of its own"
     if not detector.rpn_head.use_sigmoid_cls:
-        raise UserError(f"detector {name}: rpn_head.loss_cls must have use_sigmoid=True")
-    _check_training(name, "rpn", detector.rpn_head.assigner, detector.rpn_head.sampler)
-    _check_training(name, "rcnn", detector.roi_head.bbox_assigner, detector.roi_head.bbox_sampler)
+        yield "has rpn_head.loss_cls without use_sigmoid=True"
+    yield from _training_faults("rpn", detector.rpn_head.assigner, detector.rpn_head.sampler)
+    yield from _training_faults("rcnn", detector.roi_head.bbox_assigner, detector.roi_head.bbox_sampler)
     for stage in ("rpn", "rcnn"):
         weight = detector.train_cfg[stage].get("pos_weight", -1)
         if weight > 0:
-            raise UserError(f"detector {name}: train_cfg.{stage}.pos_weight={weight}, use -1")
+            yield f"has train_cfg.{stage}.pos_weight={weight}, not -1"
     settings = {
         "train_cfg.rpn_proposal": detector.train_cfg.get("rpn_proposal", detector.test_cfg.rpn),
         "test_cfg.rpn": detector.test_cfg.rpn,
         "test_cfg.rcnn": detector.test_cfg.rcnn,
     }
     for where, config in settings.items():
-        kind = config.nms.get("type", "nms")
-        if kind != "nms" or config.nms.get("class_agnostic", False):
-            raise UserError(
-                f"detector {name}: {where}.nms is {dict(config.nms)}; use type 'nms', not class_agnostic"
-            )
+        if config.nms.get("type", "nms") != "nms" or config.nms.get("class_agnostic", False):
+            yield f"has {where}.nms={dict(config.nms)}, not type 'nms' without class_agnostic"
 
 
-def _check_training(name: str, stage: str, assigner: Any, sampler: Any) -> None:
-    """Raises UserError for an assigner or sampler that core/matching.py does not know."""
+def _training_faults(stage: str, assigner: Any, sampler: Any) -> Iterator[str]:
+    """What core/matching.py does not know of an assigner or a sampler."""
     head = "rpn_head" if stage == "rpn" else "roi_head"
     kinds = type(assigner).__name__, type(sampler).__name__
     if kinds != ("MaxIoUAssigner", "RandomSampler"):
-        raise UserError(
-            f"detector {name}: {head} is trained with {kinds[0]} and {kinds[1]}; "
-            "use MaxIoUAssigner and RandomSampler"
-        )
+        yield f"has a {head} trained with {kinds[0]} and {kinds[1]}, not MaxIoUAssigner and RandomSampler"
     wrong = {
         "assigner.neg_iou_thr": (assigner.neg_iou_thr, isinstance(assigner.neg_iou_thr, (int, float))),
         "assigner.gt_max_assign_all": (assigner.gt_max_assign_all, bool(assigner.gt_max_assign_all)),
@@ -58,7 +105,4 @@ def _check_training(name: str, stage: str, assigner: Any, sampler: Any) -> None:
     }
     for key, (value, known) in wrong.items():
         if not known:
-            raise UserError(
-                f"detector {name}: train_cfg.{stage}.{key}={value} is not known here; "
-                "take the value of mmdet's Faster R-CNN"
-            )
+            yield f"has train_cfg.{stage}.{key}={value}, not the value of mmdet's Faster R-CNN"

@@ -308,27 +308,6 @@ def test_asking_for_a_network_that_is_not_there(registered: None) -> None:
 
 # ---------------------------------------------------------------- what is refused
 
-RETINA = dict(
-    type="RetinaNet",
-    backbone=dict(type="ResNet", depth=18, base_channels=8, num_stages=4, out_indices=(2, 3)),
-    neck=dict(type="FPN", in_channels=[32, 64], out_channels=8, num_outs=2),
-    bbox_head=dict(
-        type="RetinaHead",
-        num_classes=3,
-        in_channels=8,
-        feat_channels=8,
-        stacked_convs=1,
-        anchor_generator=dict(type="AnchorGenerator", ratios=[1.0], scales=[4], strides=[16, 32]),
-    ),
-    train_cfg=dict(
-        assigner=dict(type="MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4),
-        sampler=dict(type="PseudoSampler"),
-        allowed_border=-1,
-        pos_weight=-1,
-    ),
-    test_cfg=dict(nms_pre=10, score_thr=0.05, nms=dict(type="nms", iou_threshold=0.5), max_per_img=10),
-)
-
 
 def refused(message: str, **model: Any) -> None:
     from ssod.registry import MODELS
@@ -336,10 +315,6 @@ def refused(message: str, **model: Any) -> None:
     with pytest.raises(UserError, match=message) as caught:
         MODELS.build(dict(type="SemiDetector", data_preprocessor=dict(type="SemiPreprocessor")) | model)
     assert "\n" not in str(caught.value)
-
-
-def test_a_detector_of_one_stage_is_refused_in_one_line(registered: None) -> None:
-    refused("RetinaNet has no rpn_head.*two-stage detector such as FasterRCNN", detector=RETINA, method=None)
 
 
 def test_a_method_without_the_teacher_it_needs(registered: None) -> None:
