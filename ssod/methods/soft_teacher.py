@@ -13,7 +13,7 @@ from ..core.labels import BoxLabels
 from ..core.reliability import Indicator, Variant, reliability_by, soften_background
 from ..core.schedules import Ramp
 from ..core.selection import Policy, Selection
-from ..errors import check_choice
+from ..errors import UserError, check_choice
 from ..models import frcnn
 from ..models.jitter import BoxJitter
 from ..models.student import StudentPass
@@ -26,13 +26,13 @@ from .base import Method, named, supervised_group, to_strong
 class SoftTeacher(Method):
     """An EMA teacher labels the weak view; three selections decide what a label may teach on the strong one.
 
-    unsup_weight: λ_u · floor: candidates' score · rpn_min_score, cls_min_score: what the RPN and the
-    classifier learn from, a score or a Selection · box_selection: the regressor learns from candidates with
-    a spread below `box_max_spread` ("spread", over `num_jitters` copies moved by `jitter_fraction` of their
-    side) or above `box_min_score` ("score"; None: from what the classifier does) · min_visible: share of a
-    box that the strong view must still show · labeler: "teacher" · reliability: the indicator r_j of section
-    3.2 or "none", 1 · variant: "code" (released) or "paper" where they differ: in jitter ("normal" or
-    "uniform"), spread_norm and weights ("code" or "paper"), which can be set one by one.
+    unsup_weight: λ_u · floor: candidates' score · rpn_min_score, cls_min_score: what RPN and classifier learn
+    from, a score or a Selection · box_selection: the regressor learns from candidates with a spread below
+    `box_max_spread` ("spread", over `num_jitters` copies moved by `jitter_fraction` of their side) or above
+    `box_min_score` ("score"; None: from what the classifier does) · min_visible: share of a box that the
+    strong view must still show · reliability: the indicator r_j of section 3.2 or "none", 1 · variant: "code"
+    (released) or "paper" where they differ: in jitter ("normal" or "uniform"), spread_norm and weights
+    ("code" or "paper"), which can be set one by one · labeler: who labels; only "teacher" makes sense.
     """
 
     needs_teacher = True
@@ -63,13 +63,14 @@ class SoftTeacher(Method):
         check_choice("SoftTeacher", "reliability", reliability, get_args(Indicator))
         check_choice("SoftTeacher", "variant", variant, get_args(Variant))
         check_choice("SoftTeacher", "weights", weights or variant, get_args(Variant))
+        if box_min_score is not None and box_selection != "score":
+            raise UserError("SoftTeacher: box_min_score is for box_selection='score'; set both or neither")
         self.floor, self.min_visible, self.box_max_spread = floor, min_visible, box_max_spread
-        self.reliability, self.weights = reliability, weights or variant
+        self.box_selection, self.reliability, self.weights = box_selection, reliability, weights or variant
         self.for_rpn, self.for_class = Selection.of(rpn_min_score), Selection.of(cls_min_score)
         self.for_box = None if box_min_score is None else Selection.of(box_min_score)
         jitter = jitter or ("uniform" if variant == "paper" else "normal")
-        box_jitter = BoxJitter(num_jitters, jitter_fraction, jitter, spread_norm or variant)
-        self.jitter = box_jitter if box_selection == "spread" else None
+        self.jitter = BoxJitter(num_jitters, jitter_fraction, jitter, spread_norm or variant)
 
     def losses(
         self, student: nn.Module, teacher: nn.Module | None, batch: SemiBatch, weight: float
@@ -104,14 +105,14 @@ class SoftTeacher(Method):
     def label(self, teacher: nn.Module, weak: View) -> tuple[BoxLabels, frcnn.Features]:
         """Candidates on the weak view, if need be with their spread, and the teacher's features."""
         labels, weak_features = frcnn.detect(teacher, weak, self.floor)
-        if self.jitter is not None:
+        if self.box_selection == "spread":
             labels = self.jitter.measure(teacher, weak_features, labels, weak)
         return labels, weak_features
 
     def select(self, labels: BoxLabels) -> dict[str, BoxLabels]:
         """What the RPN, the classifier and the regressor learn from."""
         for_rpn, for_class = self.for_rpn(labels), self.for_class(labels)
-        if self.jitter is not None:
+        if self.box_selection == "spread":
             for_box = labels.spread_below(self.box_max_spread)
         else:
             for_box = for_class if self.for_box is None else self.for_box(labels)
@@ -133,9 +134,8 @@ class SoftTeacher(Method):
         if self.reliability in ("teacher_background", "score_difference"):
             boxes = project_boxes(targets.boxes, batch.strong_to_weak, batch.weak.size)
             teacher_scores = frcnn.class_probabilities(teacher, weak_features, boxes)
-        scores = logits.softmax(dim=-1)
-        reliability = reliability_by(self.reliability, targets.boxes, labels, scores, teacher_scores)
-        weights, normaliser = soften_background(targets.positive, targets.used, reliability, self.weights)
+        r_j = reliability_by(self.reliability, targets.boxes, labels, logits.softmax(-1), teacher_scores)
+        weights, normaliser = soften_background(targets.positive, targets.used, r_j, self.weights)
         return replace(targets, class_weights=weights, class_normaliser=normaliser)
 
     @torch.no_grad()
