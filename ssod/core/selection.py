@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, distributed, nn
 
-from ..errors import UserError
+from ..errors import UserError, check_choice
 from .labels import BoxLabels
 
 
@@ -50,7 +50,7 @@ class Selection(nn.Module, ABC):
         try:
             return known[name](**options)
         except TypeError as error:
-            raise UserError(f"selection {dict(spec)}: {error}") from error
+            raise UserError(f"selection {spec!r}: {error}") from error
 
 
 class ScoreAbove(Selection):
@@ -118,8 +118,7 @@ class ClassAdaptive(Selection):
             raise UserError(f"ClassAdaptive: lowest={lowest}; use 0 <= lowest <= min_score={min_score}")
         if not 0 <= decay < 1:
             raise UserError(f"ClassAdaptive: decay is a share in [0, 1), got {decay}")
-        if effect not in ("share", "count"):
-            raise UserError(f"ClassAdaptive: effect {effect!r}; use 'share' or 'count'")
+        check_choice("ClassAdaptive", "effect", effect, ("share", "count"))
         self.min_score = min_score
         self.lowest = self.floor = lowest
         self.decay = decay
