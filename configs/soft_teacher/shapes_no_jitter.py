@@ -1,4 +1,4 @@
-"""The rung "+ soft teacher" of the paper's ladder on drawn shapes: boxes are selected by score, not by jitter."""
+"""The rung "+ soft teacher" of the ladder on drawn shapes: boxes are selected by score, not by jitter."""
 
 _base_ = "./shapes.py"
 
