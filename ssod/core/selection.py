@@ -17,8 +17,8 @@ from .labels import BoxLabels
 class Selection(nn.Module, ABC):
     """A policy: labels (B, K) -> the same labels, fewer of them valid, some perhaps ignored.
 
-    floor: the lowest score that the policy looks at; a detector need not hand it anything below. State lives
-    in buffers, and moves in training mode only.
+    floor: the lowest score that the policy looks at; a detector need not hand it anything below, and what a
+    method has cut off above it, the policy does not see. State lives in buffers, moved in training mode only.
     """
 
     floor: float
@@ -58,6 +58,8 @@ class ScoreAbove(Selection):
 
     def __init__(self, min_score: float) -> None:
         super().__init__()
+        if not 0 <= min_score <= 1:
+            raise UserError(f"min_score is {min_score}; a score lies in [0, 1]")
         self.min_score = self.floor = min_score
 
     def forward(self, labels: BoxLabels) -> BoxLabels:

@@ -111,12 +111,10 @@ class SoftTeacher(Method):
 
     def select(self, labels: BoxLabels) -> dict[str, BoxLabels]:
         """What the RPN, the classifier and the regressor learn from."""
-        for_rpn, for_class = self.for_rpn(labels), self.for_class(labels)
+        chosen = {"rpn": self.for_rpn(labels), "cls": self.for_class(labels)}
         if self.box_selection == "spread":
-            for_box = labels.spread_below(self.box_max_spread)
-        else:
-            for_box = for_class if self.for_box is None else self.for_box(labels)
-        return {"rpn": for_rpn, "cls": for_class, "box": for_box}
+            return chosen | {"box": labels.spread_below(self.box_max_spread)}
+        return chosen | {"box": chosen["cls"] if self.for_box is None else self.for_box(labels)}
 
     @torch.no_grad()
     def soften(

@@ -234,6 +234,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("no type", dict(min_score=0.9), "selection None is unknown"),
     ("a bare name", "ClassAdaptive", "ClassAdaptive"),
     ("unknown option", dict(type="IgnoreBand", low=0.1, top=0.9), "IgnoreBand.*top"),
+    ("no score", 90, r"min_score is 90; a score lies in \[0, 1\]"),
     ("band upside down", dict(type="IgnoreBand", low=0.9, high=0.5), "use 0 <= low < high"),
     ("band below 0", dict(type="IgnoreBand", low=-0.1, high=0.5), "use 0 <= low < high"),
     ("no classes", dict(type="ClassAdaptive", num_classes=0), "num_classes is 0"),
