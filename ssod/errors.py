@@ -1,5 +1,7 @@
 """The one exception that means "the user's input is at fault": one line, exit code 2, no traceback."""
 
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """Bad input: the message is one line that says what, where and how to mend it.
@@ -13,3 +15,10 @@ class UserError(Exception):
         """The sentence without the traceback that a DataLoader worker puts in front of it."""
         last = str(self).strip().splitlines()[-1] if str(self).strip() else "bad input"
         return last.removeprefix("ssod.errors.UserError: ")
+
+
+def check_choice(owner: str, option: str, value: object, choices: Sequence[str], hint: str = "") -> None:
+    """Raises UserError unless an option's value is one of its choices; the hint says what else would do."""
+    if value not in choices:
+        known = " or ".join(repr(each) for each in choices)
+        raise UserError(f"{owner}: {option} {value!r}; use {known}{hint and f' ({hint})'}")

@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 
 from ssod.models.supported import two_stage_fault
+from ssod.models.jitter import BoxJitter
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONFIGS = PROJECT / "configs"
@@ -147,9 +148,10 @@ def test_soft_teacher_on_coco_is_the_published_recipe(percent: str, published: A
     model = build_model(config)
     method = model.method
     assert [method.unsup_weight(step) for step in (0, 1, iterations)] == [unsup_weight] * 3
-    assert (method.floor, method.rpn_min_score, method.cls_min_score) == (0.5, 0.9, 0.9)
-    assert (method.box_max_spread, method.num_jitters, method.jitter_fraction) == (0.02, 10, 0.06)
-    assert (method.reliability, method.variant) == ("teacher_background", "code")
+    assert (method.floor, method.for_rpn.min_score, method.for_class.min_score) == (0.5, 0.9, 0.9)
+    assert (method.box_selection, method.box_max_spread) == ("spread", 0.02)
+    assert method.jitter == BoxJitter(10, 0.06, jitter="normal", spread_norm="code")
+    assert (method.reliability, method.weights) == ("teacher_background", "code")
     assert (model.policy.decay, model.policy.ramp) == (0.999, True)
     assert tuple(config.train_dataloader.sampler.counts) == counts
     assert config.train_cfg.max_iters == iterations
@@ -169,6 +171,18 @@ def test_soft_teacher_on_coco_is_the_published_recipe(percent: str, published: A
     assert preprocessor.mean.flatten().tolist() == pytest.approx([103.53, 116.28, 123.675])
     assert preprocessor.std.flatten().tolist() == [1.0, 1.0, 1.0]
     assert not preprocessor._channel_conversion and preprocessor.pad_size_divisor == 32
+
+
+@pytest.mark.parametrize("data", ["shapes", "coco_10"])
+def test_rungs_of_the_ladder_are_one_line_apart(data: str) -> None:
+    """Box jittering away, then the soft background weights: what is left are the teacher's hard labels."""
+    top, middle, bottom = (load(f"soft_teacher/{data}{rung}") for rung in ("", "_no_jitter", "_hard_labels"))
+    top.model.method.box_selection = "score"
+    assert top.model == middle.model
+    middle.model.method.reliability = "none"
+    assert middle.model == bottom.model
+    for key in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "custom_hooks"):
+        assert top.get(key) == middle.get(key) == bottom.get(key)
 
 
 @pytest.mark.parametrize("percent", PUBLISHED)

@@ -15,7 +15,8 @@ class BoxLabels:
 
     boxes (B, K, 4) float32 xyxy pixels of one view · classes (B, K) int64 in [0, C) ·
     scores (B, K) float32, 1 for annotations · valid (B, K) bool ·
-    spread (B, K) float32 or None: how far jittered copies of the box disagree, relative to its size.
+    spread (B, K) float32 or None: how far jittered copies of the box disagree, relative to its size ·
+    ignored (B, K) bool or None: slots that are not `valid`, yet whose boxes must not pass for background.
     """
 
     boxes: Tensor
@@ -23,12 +24,13 @@ class BoxLabels:
     scores: Tensor
     valid: Tensor
     spread: Tensor | None = None
+    ignored: Tensor | None = None
 
     def __post_init__(self) -> None:
         slots = tuple(self.boxes.shape[:-1])
         named = {"classes": self.classes, "scores": self.scores, "valid": self.valid}
-        if self.spread is not None:
-            named["spread"] = self.spread
+        optional = {"spread": self.spread, "ignored": self.ignored}
+        named |= {name: tensor for name, tensor in optional.items() if tensor is not None}
         if self.boxes.dim() != 3 or self.boxes.shape[-1] != 4:
             raise ValueError(f"boxes must be (B, K, 4), got {tuple(self.boxes.shape)}")
         for name, tensor in named.items():
@@ -36,8 +38,9 @@ class BoxLabels:
                 raise ValueError(f"{name} must be {slots} like boxes, got {tuple(tensor.shape)}")
 
     def where(self, mask: Tensor) -> BoxLabels:
-        """The same labels, valid only where `mask` (B, K) also holds."""
-        return replace(self, valid=self.valid & mask)
+        """The same labels, valid or ignored only where `mask` (B, K) also holds."""
+        ignored = None if self.ignored is None else self.ignored & mask
+        return replace(self, valid=self.valid & mask, ignored=ignored)
 
     def score_above(self, min_score: float | Tensor) -> BoxLabels:
         """Labels whose score exceeds `min_score` (a number, or broadcastable to (B, K))."""
@@ -50,9 +53,9 @@ class BoxLabels:
         return self.where(self.spread < max_spread)
 
     def with_boxes(self, boxes: Tensor, min_side: float = 1e-2) -> BoxLabels:
-        """The same labels at other places (B, K, 4); sides not above `min_side` px become invalid."""
+        """The same labels at other places (B, K, 4); sides not above `min_side` px mean nothing."""
         sides = boxes[..., 2:] - boxes[..., :2]
-        return replace(self, boxes=boxes, valid=self.valid & (sides > min_side).all(dim=-1))
+        return replace(self, boxes=boxes).where((sides > min_side).all(dim=-1))
 
     def class_agnostic(self) -> BoxLabels:
         """The same boxes, all of class 0: what an RPN learns from."""

@@ -63,6 +63,9 @@ def assign(priors: Tensor, valid: Tensor, labels: BoxLabels, rule: MatchRule) ->
 
     priors (N, 4) shared by all images or (B, N, 4) · valid (B, N) bool, False for padding.
     A label that touches no prior gets none, even with `min_pos_iou` 0 (mmdet: all that it doesn't touch).
+    Background that overlaps an ignored box by IoU >= `neg_iou` is unused: it would not be background either
+    if the box were a label. A match stays one. (mmdet's `ignored_instances` with `ignore_iof_thr` take the
+    intersection over the prior's area instead, and take matched priors out, too.)
     Works image by image: the (K, N) overlaps of one image at a time keep a COCO batch under 0.2 GB.
     """
     per_image = [
@@ -70,6 +73,7 @@ def assign(priors: Tensor, valid: Tensor, labels: BoxLabels, rule: MatchRule) ->
             priors if priors.dim() == 2 else priors[image],
             labels.boxes[image],
             labels.valid[image, :, None] & valid[image],
+            None if labels.ignored is None else labels.ignored[image],
             rule,
         )
         for image in range(len(labels.boxes))
@@ -77,9 +81,12 @@ def assign(priors: Tensor, valid: Tensor, labels: BoxLabels, rule: MatchRule) ->
     return torch.stack(per_image).masked_fill(~valid, UNUSED)
 
 
-def _assign_one(priors: Tensor, boxes: Tensor, valid: Tensor, rule: MatchRule) -> Tensor:
-    """`assign` for one image: priors (N, 4), boxes (K, 4), valid pairs (K, N) -> (N)."""
-    iou = pairwise_iou(boxes, priors).masked_fill(~valid, -1.0)  # (K, N)
+def _assign_one(
+    priors: Tensor, boxes: Tensor, valid: Tensor, ignored: Tensor | None, rule: MatchRule
+) -> Tensor:
+    """`assign` for one image: priors (N, 4), boxes (K, 4), valid pairs (K, N), ignored (K) -> (N)."""
+    overlaps = pairwise_iou(boxes, priors)  # (K, N)
+    iou = overlaps.masked_fill(~valid, -1.0)
     best, matched = iou.max(dim=0)
     negative = best < rule.neg_iou  # also where there is no label at all: best is -1
     matched = torch.where(best >= rule.pos_iou, matched, UNUSED)
@@ -91,6 +98,9 @@ def _assign_one(priors: Tensor, boxes: Tensor, valid: Tensor, rule: MatchRule) -
         # A prior that is the best of two labels goes to the later one, as in mmdet's loop.
         last = torch.where(rescued, slots, -1).amax(dim=0)
         matched = torch.where(last >= 0, last, matched)
+    if ignored is not None:
+        near = overlaps.masked_fill(~ignored[:, None], -1.0).amax(dim=0) >= rule.neg_iou
+        matched = torch.where(near & (matched == BACKGROUND), UNUSED, matched)
     return matched
 
 

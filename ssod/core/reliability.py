@@ -1,4 +1,4 @@
-"""How far a pseudo label can be trusted: box spread under jitter, background scores of a teacher."""
+"""How far a pseudo label can be trusted: its spread under jitter; and background, by scores or overlap."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-SpreadNorm = Literal["code", "paper"]
+from .geometry import pairwise_iou
+from .labels import BoxLabels
+
+Variant = Literal["code", "paper"]  # where the released code and the paper differ
+Indicator = Literal[
+    "teacher_background", "student_background", "score_difference", "iou", "reverse_iou", "none"
+]
 
 
-def box_spread(refined: Tensor, norm: SpreadNorm = "code") -> tuple[Tensor, Tensor]:
+def box_spread(refined: Tensor, norm: Variant = "code") -> tuple[Tensor, Tensor]:
     """The spread (B, K) of refined jittered boxes (B, J, K, 4), and their mean box (B, K, 4).
 
     Soft Teacher, Eq. 7 and 8: the standard deviation of each coordinate over the J copies, relative to the
@@ -27,13 +33,54 @@ def box_spread(refined: Tensor, norm: SpreadNorm = "code") -> tuple[Tensor, Tens
 def background_reliability(probabilities: Tensor) -> Tensor:
     """The probability (...) that a region is background, from (..., C + 1) with background last.
 
-    Soft Teacher, section 3.2: r_j, what the teacher says of a box that the student is told is background.
+    Soft Teacher, section 3.2: r_j, what the teacher says of a box that the student is told is background
+    ("BG-T"). Of the student's own probabilities: the indicator "BG-S" of the ablation.
     """
     return probabilities[..., -1].clamp(0, 1)
 
 
+def difference_reliability(student: Tensor, teacher: Tensor) -> Tensor:
+    """How much two networks agree (...) that a region is background, of probabilities (..., C + 1).
+
+    Soft Teacher, section 3.2 ("Pred-Diff"): r_j = 1 - |p_S(background) - p_T(background)|. A foreground score is 1
+    less the background's, so that the difference of foreground scores is the same number.
+    """
+    return 1 - (background_reliability(student) - background_reliability(teacher)).abs()
+
+
+def overlap_reliability(boxes: Tensor, labels: BoxLabels, reverse: bool = False) -> Tensor:
+    """The largest IoU (B, S) of boxes (B, S, 4) with the valid labels of their image, 0 without labels.
+
+    Soft Teacher, section 3.2 ("IoU"): r_j = IoU, as hard negative mining has it: the nearer to an object, the
+    more can be learned from being background. `reverse` ("Reverse-IoU"): r_j = 1 - IoU.
+    """
+    iou = pairwise_iou(labels.boxes, boxes).masked_fill(~labels.valid[..., None], 0.0)  # (B, K, S)
+    best = iou.amax(dim=1)
+    return 1 - best if reverse else best
+
+
+def reliability_by(
+    indicator: Indicator, boxes: Tensor, labels: BoxLabels, student: Tensor, teacher: Tensor | None
+) -> Tensor:
+    """r_j (B, S) of boxes (B, S, 4) as background, by one of the indicators that Soft Teacher compares.
+
+    labels (B, K): G_cls, in the view of the boxes · student, teacher: their class probabilities
+    (B, S, C + 1), the teacher's only for "teacher_background" and "score_difference". "none": 1.
+    """
+    if indicator == "none":
+        return torch.ones_like(boxes[..., 0])
+    if indicator in ("iou", "reverse_iou"):
+        return overlap_reliability(boxes, labels, reverse=indicator == "reverse_iou")
+    if indicator == "student_background":
+        return background_reliability(student)
+    assert teacher is not None
+    if indicator == "teacher_background":
+        return background_reliability(teacher)
+    return difference_reliability(student, teacher)
+
+
 def soften_background(
-    positive: Tensor, used: Tensor, reliability: Tensor, norm: SpreadNorm = "code"
+    positive: Tensor, used: Tensor, reliability: Tensor, norm: Variant = "code"
 ) -> tuple[Tensor, Tensor]:
     """Class weights (B, S) with background softened, and the normaliser of their weighted sum.
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..core.geometry import jitter_boxes, project_boxes
+from ..core.geometry import project_boxes
 from ..core.labels import BoxLabels
-from ..core.reliability import background_reliability, box_spread, soften_background
+from ..core.reliability import Indicator, Variant, reliability_by, soften_background
 from ..core.schedules import Ramp
-from ..errors import UserError
+from ..core.selection import Policy, Selection
+from ..errors import UserError, check_choice
 from ..models import frcnn
+from ..models.jitter import BoxJitter
 from ..models.student import StudentPass
 from ..models.views import SemiBatch, View
 from ..registry import METHODS
@@ -22,13 +24,15 @@ from .base import Method, named, supervised_group, to_strong
 
 @METHODS.register_module()
 class SoftTeacher(Method):
-    """An EMA teacher labels the weak view; three bounds decide what a label may teach on the strong one.
+    """An EMA teacher labels the weak view; three selections decide what a label may teach on the strong one.
 
-    unsup_weight: λ_u · floor: candidates' score · rpn_min_score, cls_min_score: scores of what the RPN and
-    the classifier learn from · box_max_spread: σ̄ of what the regressor learns from, over `num_jitters`
-    copies moved by `jitter_fraction` of their side · min_visible: share of a box that the strong view must
-    still show · reliability: "teacher_background" (r_j) or "none" (1) ·
-    variant: "code" (released code, default) or "paper" for jitter, spread and weights where the two differ.
+    unsup_weight: λ_u · floor: candidates' score · rpn_min_score, cls_min_score: what RPN and classifier learn
+    from, a score or a Selection · box_selection: the regressor learns from candidates with a spread below
+    `box_max_spread` ("spread", over `num_jitters` copies moved by `jitter_fraction` of their side) or above
+    `box_min_score` ("score"; None: from what the classifier does) · min_visible: share of a box that the
+    strong view must still show · reliability: the indicator r_j of section 3.2 or "none", 1 · variant: "code"
+    (released) or "paper" where they differ: in jitter ("normal" or "uniform"), spread_norm and weights
+    ("code" or "paper"), which can be set one by one · labeler: who labels; only "teacher" makes sense.
     """
 
     needs_teacher = True
@@ -38,31 +42,36 @@ class SoftTeacher(Method):
         self,
         unsup_weight: float | dict[str, object] | Ramp = 4.0,
         floor: float = 0.5,
-        rpn_min_score: float = 0.9,
-        cls_min_score: float = 0.9,
+        rpn_min_score: Policy = 0.9,
+        cls_min_score: Policy = 0.9,
+        box_selection: Literal["spread", "score"] = "spread",
         box_max_spread: float = 0.02,
+        box_min_score: Policy | None = None,
         num_jitters: int = 10,
         jitter_fraction: float = 0.06,
         min_visible: float = 0.0,
-        reliability: Literal["teacher_background", "none"] = "teacher_background",
-        variant: Literal["code", "paper"] = "code",
+        labeler: Literal["teacher"] = "teacher",
+        reliability: Indicator = "teacher_background",
+        variant: Variant = "code",
+        jitter: Literal["normal", "uniform"] | None = None,
+        spread_norm: Variant | None = None,
+        weights: Variant | None = None,
     ) -> None:
         super().__init__(unsup_weight)
-        if num_jitters < 2:
-            raise UserError(f"SoftTeacher: num_jitters is {num_jitters}; a spread needs at least 2 copies")
-        if reliability not in ("teacher_background", "none"):
-            raise UserError(f"SoftTeacher: reliability {reliability!r}; use 'teacher_background' or 'none'")
-        if variant not in ("code", "paper"):
-            raise UserError(f"SoftTeacher: variant {variant!r}; use 'code' or 'paper'")
-        self.floor = floor
-        self.rpn_min_score = rpn_min_score
-        self.cls_min_score = cls_min_score
-        self.box_max_spread = box_max_spread
-        self.num_jitters = num_jitters
-        self.jitter_fraction = jitter_fraction
-        self.min_visible = min_visible
-        self.reliability = reliability
-        self.variant: Literal["code", "paper"] = variant
+        instead = "the method STAC learns from labels of a file, FixMatch from those of the student"
+        check_choice("SoftTeacher", "labeler", labeler, ("teacher",), instead)
+        check_choice("SoftTeacher", "box_selection", box_selection, ("spread", "score"))
+        check_choice("SoftTeacher", "reliability", reliability, get_args(Indicator))
+        check_choice("SoftTeacher", "variant", variant, get_args(Variant))
+        check_choice("SoftTeacher", "weights", weights or variant, get_args(Variant))
+        if box_min_score is not None and box_selection != "score":
+            raise UserError("SoftTeacher: box_min_score is for box_selection='score'; set both or neither")
+        self.floor, self.min_visible, self.box_max_spread = floor, min_visible, box_max_spread
+        self.box_selection, self.reliability, self.weights = box_selection, reliability, weights or variant
+        self.for_rpn, self.for_class = Selection.of(rpn_min_score), Selection.of(cls_min_score)
+        self.for_box = None if box_min_score is None else Selection.of(box_min_score)
+        jitter = jitter or ("uniform" if variant == "paper" else "normal")
+        self.jitter = BoxJitter(num_jitters, jitter_fraction, jitter, spread_norm or variant)
 
     def losses(
         self, student: nn.Module, teacher: nn.Module | None, batch: SemiBatch, weight: float
@@ -75,20 +84,19 @@ class SoftTeacher(Method):
 
         joint = StudentPass(student, labeled=batch.labeled, strong=batch.strong)
         found = joint.proposals("strong")
-        class_targets = frcnn.sample_rois(student, found, for_class)
-        class_targets = self.soften(class_targets, teacher, weak_features, batch)
-        box_targets = frcnn.sample_rois(student, found, for_box).head(frcnn.max_positives(student))
-        rois = joint.roi_losses(
-            {
-                "labeled": ("labeled", supervised_group(joint, batch.truth)),
-                "class": ("strong", class_targets),
-                "box": ("strong", box_targets),
-            }
-        )
+        targets = frcnn.sample_rois(student, found, for_class)
+        box_targets = targets if for_box is for_class else frcnn.sample_rois(student, found, for_box)
+        groups = {
+            "labeled": ("labeled", supervised_group(joint, batch.truth)),
+            "class": ("strong", targets),
+            "box": ("strong", box_targets.head(frcnn.max_positives(student))),
+        }
+        outputs = joint.roi_outputs(groups)
+        softened = self.soften(targets, outputs["class"][0], for_class, teacher, weak_features, batch)
+        rois = joint.roi_losses(groups | {"class": ("strong", softened)}, outputs)
+
         sup = joint.rpn_losses("labeled", batch.truth) | rois["labeled"]
-        unsup = joint.rpn_losses("strong", for_rpn)
-        unsup |= {"loss_cls": rois["class"]["loss_cls"], "acc": rois["class"]["acc"]}
-        unsup |= {"loss_bbox": rois["box"]["loss_bbox"]}
+        unsup = joint.rpn_losses("strong", for_rpn) | rois["class"] | {"loss_bbox": rois["box"]["loss_bbox"]}
         counts = {"candidates": candidates, "rpn": for_rpn, "cls": for_class, "box": for_box}
         return named(sup, unsup, weight) | {
             f"num_boxes_{name}": each.per_image() for name, each in counts.items()
@@ -96,43 +104,37 @@ class SoftTeacher(Method):
 
     @torch.no_grad()
     def label(self, teacher: nn.Module, weak: View) -> tuple[BoxLabels, frcnn.Features]:
-        """Candidates on the weak view with their spread under jitter, and the teacher's features."""
+        """Candidates on the weak view, if need be with their spread, and the teacher's features."""
         labels, weak_features = frcnn.detect(teacher, weak, self.floor)
-        batch, slots = labels.valid.shape
-        copies = jitter_boxes(
-            labels.boxes, self.num_jitters, self.jitter_fraction, uniform=self.variant == "paper"
-        )  # (U, J, K, 4)
-        classes = labels.classes[:, None].expand(-1, self.num_jitters, -1)
-        refined = frcnn.refine_boxes(
-            teacher, weak_features, copies.flatten(1, 2), classes.flatten(1), weak.size
-        )
-        spread, _ = box_spread(refined.view(batch, self.num_jitters, slots, 4), self.variant)
-        return replace(labels, spread=spread), weak_features
+        if self.box_selection == "spread":
+            labels = self.jitter.measure(teacher, weak_features, labels, weak)
+        return labels, weak_features
 
     def select(self, labels: BoxLabels) -> dict[str, BoxLabels]:
         """What the RPN, the classifier and the regressor learn from."""
-        return {
-            "rpn": labels.score_above(self.rpn_min_score),
-            "cls": labels.score_above(self.cls_min_score),
-            "box": labels.spread_below(self.box_max_spread),
-        }
+        chosen = {"rpn": self.for_rpn(labels), "cls": self.for_class(labels)}
+        if self.box_selection == "spread":
+            return chosen | {"box": labels.spread_below(self.box_max_spread)}
+        return chosen | {"box": chosen["cls"] if self.for_box is None else self.for_box(labels)}
 
     @torch.no_grad()
     def soften(
         self,
         targets: frcnn.RoITargets,
+        logits: Tensor,
+        labels: BoxLabels,
         teacher: nn.Module,
         weak_features: frcnn.Features,
         batch: SemiBatch,
     ) -> frcnn.RoITargets:
-        """The targets with every background box weighted by how sure the teacher is of it (Eq. 4, 5)."""
+        """The targets with background weighted by its reliability (Eq. 4, 5); logits: the student's."""
         assert batch.weak is not None and batch.strong_to_weak is not None
-        reliability = torch.ones_like(targets.class_weights)
-        if self.reliability == "teacher_background":
+        teacher_scores = None
+        if self.reliability in ("teacher_background", "score_difference"):
             boxes = project_boxes(targets.boxes, batch.strong_to_weak, batch.weak.size)
-            scores = frcnn.class_probabilities(teacher, weak_features, boxes)
-            reliability = background_reliability(scores)
-        weights, normaliser = soften_background(targets.positive, targets.used, reliability, self.variant)
+            teacher_scores = frcnn.class_probabilities(teacher, weak_features, boxes)
+        r_j = reliability_by(self.reliability, targets.boxes, labels, logits.softmax(-1), teacher_scores)
+        weights, normaliser = soften_background(targets.positive, targets.used, r_j, self.weights)
         return replace(targets, class_weights=weights, class_normaliser=normaliser)
 
     @torch.no_grad()

@@ -16,6 +16,8 @@ from . import any_detector, frcnn
 from .supported import two_stage_fault
 from .views import SemiBatch, View
 
+Groups = Mapping[str, tuple[str, frcnn.RoITargets]]  # {group: (name of its view, targets)}
+
 
 class StudentPass:
     """One joint forward of a two-stage detector over named views, e.g. `labeled` and `strong`.
@@ -46,13 +48,23 @@ class StudentPass:
         config = self.detector.train_cfg.get("rpn_proposal", self.detector.test_cfg.rpn)
         return frcnn.proposals(self.detector, self.rpn.rows(self._rows[name]), self.views[name], config)
 
-    def roi_losses(self, groups: Mapping[str, tuple[str, frcnn.RoITargets]]) -> dict[str, dict[str, Tensor]]:
-        """Losses of every box group: {group: (view name, targets)} -> {group: losses}, one head call."""
+    def roi_outputs(self, groups: Groups) -> dict[str, tuple[Tensor, Tensor]]:
+        """Class logits (B, S, C + 1) and box codes of every box group, one head call for all."""
         boxes = [(self._rows[name].start, targets.boxes) for name, targets in groups.values()]
         outputs = frcnn.roi_forward(self.detector, self.pyramid, boxes)
+        return dict(zip(groups, outputs, strict=True))
+
+    def roi_losses(
+        self, groups: Groups, outputs: Mapping[str, tuple[Tensor, Tensor]] | None = None
+    ) -> dict[str, dict[str, Tensor]]:
+        """Losses of every box group: {group: losses}, one head call.
+
+        outputs: those of `roi_outputs`, for who must see them before the weights of the targets are known.
+        """
+        outputs = self.roi_outputs(groups) if outputs is None else outputs
         return {
-            group: frcnn.roi_losses(self.detector, logits, codes, targets)
-            for (group, (_, targets)), (logits, codes) in zip(groups.items(), outputs, strict=True)
+            group: frcnn.roi_losses(self.detector, *outputs[group], targets)
+            for group, (_, targets) in groups.items()
         }
 
 

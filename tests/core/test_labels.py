@@ -61,6 +61,22 @@ def test_with_boxes_drops_what_has_no_side_left() -> None:
     assert labels().with_boxes(moved, min_side=6.0).valid.sum() == 0
 
 
+def test_ignored_boxes_stay_what_they_are_through_every_step() -> None:
+    """Like valid ones: a mask or a side that is lost ends both; the rest keeps them."""
+    band = torch.tensor([[F, F, T], [F, T, F]])
+    before = replace(labels(), valid=labels().valid & ~band, ignored=band)
+    assert before.class_agnostic().ignored is band
+    assert before.per_image() == 1.5
+    after = before.where(torch.tensor([[F, T, F], [T, T, T]]))
+    assert after.valid.tolist() == [[F, T, F], [T, F, F]]
+    assert after.ignored is not None and after.ignored.tolist() == [[F, F, F], [F, T, F]]
+    thin = before.boxes.clone()
+    thin[1, 1, 2] = thin[1, 1, 0]
+    moved = before.with_boxes(thin)
+    assert moved.ignored is not None and moved.ignored.tolist() == [[F, F, T], [F, F, F]]
+    assert labels().where(band).ignored is None
+
+
 def test_class_agnostic_keeps_the_boxes() -> None:
     after = labels().class_agnostic()
     assert after.classes.tolist() == [[0, 0, 0], [0, 0, 0]]
@@ -106,6 +122,7 @@ WRONG: list[tuple[str, dict[str, Tensor], str]] = [
     ),
     ("scores unbatched", dict(scores=torch.zeros(3)), r"scores must be \(2, 3\)"),
     ("valid of another batch", dict(valid=torch.zeros(1, 3)), r"valid must be \(2, 3\)"),
+    ("ignored of another batch", dict(ignored=torch.zeros(1, 3)), r"ignored must be \(2, 3\)"),
     ("spread per coordinate", dict(spread=torch.zeros(2, 3, 4)), r"spread must be \(2, 3\)"),
 ]
 

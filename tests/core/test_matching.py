@@ -97,6 +97,56 @@ def test_assign_is_mmdets(registered: None, name: str) -> None:
     assert kinds == {0, BACKGROUND} | ({UNUSED} if gap else set())  # the cases show every outcome
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_ignored_boxes_are_no_background(name: str) -> None:
+    """Half of the labels ignored instead: matches stay, background near the ignored ones is not used."""
+    rule, moved = RULES[name], 0
+    for seed in range(3):
+        priors, real, labels = random_case(seed)
+        band = labels.valid & (torch.arange(NUM_SLOTS) % 2 == 0)
+        sure = replace(labels, valid=labels.valid & ~band)
+        matched, before = (
+            assign(priors, real, replace(sure, ignored=band), rule),
+            assign(priors, real, sure, rule),
+        )
+        for image in range(NUM_IMAGES):
+            there = real[image]
+            expected = reference.leave_out(
+                before[image, there].tolist(),
+                priors[image, there].tolist(),
+                labels.boxes[image, band[image]].tolist(),
+                rule.neg_iou,
+            )
+            assert matched[image, there].tolist() == expected
+        assert matched[~real].eq(UNUSED).all()
+        moved += int((matched != before).sum())
+        nothing = replace(sure, ignored=torch.zeros_like(band))
+        assert assign(priors, real, nothing, rule).equal(before)
+    assert moved > 20
+
+
+def test_ignored_boxes_unlike_mmdets(registered: None) -> None:
+    """A small prior inside a large ignored box: mmdet's share of the prior is 1, the IoU is 0.04."""
+    from mmdet.models.task_modules.assigners import MaxIoUAssigner
+    from mmengine.structures import InstanceData
+
+    priors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 45, 50], [60, 60, 70, 70]])
+    boxes = torch.tensor([[0.0, 0, 50, 50], [60, 60, 70, 70]])
+    labels = BoxLabels.pad([boxes], [torch.zeros(2).long()])
+    labels = replace(labels, valid=torch.tensor([[False, True]]), ignored=torch.tensor([[True, False]]))
+    matched = assign(priors, torch.ones(1, 3).bool(), labels, RULES["roi"])
+    assert matched.tolist() == [[BACKGROUND, UNUSED, 1]]
+    assigner = MaxIoUAssigner(
+        pos_iou_thr=0.5, neg_iou_thr=0.5, ignore_iof_thr=0.5, ignore_wrt_candidates=True
+    )
+    theirs = assigner.assign(
+        InstanceData(priors=priors),
+        InstanceData(bboxes=boxes[1:], labels=torch.zeros(1).long()),
+        InstanceData(bboxes=boxes[:1]),
+    )
+    assert theirs.gt_inds.tolist() == [-1, -1, 1]
+
+
 def test_priors_shared_by_all_images() -> None:
     priors, _, labels = random_case(5)
     shared = torch.nan_to_num(priors[0])

@@ -53,6 +53,22 @@ def test_one_pass_equals_two(detector: Any) -> None:
     detectors.assert_same_gradients(detector, ours, theirs)
 
 
+def test_losses_of_outputs_that_are_there_already(detector: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Soft Teacher looks at the scores before it weighs the boxes: still one head call, the same losses."""
+    batch = detectors.semi_batch()
+    assert batch.strong is not None
+    joint = StudentPass(detector, labeled=batch.labeled, strong=batch.strong)
+    groups = {
+        "a": ("labeled", frcnn.sample_rois(detector, joint.proposals("labeled"), batch.truth)),
+        "b": ("strong", frcnn.sample_rois(detector, joint.proposals("strong"), strong_labels(batch))),
+    }
+    expected = joint.roi_losses(groups)
+    outputs = joint.roi_outputs(groups)
+    assert {name: len(logits) for name, (logits, _) in outputs.items()} == {"a": 2, "b": 2}
+    monkeypatch.setattr(detector.roi_head.bbox_head, "forward", None)
+    assert joint.roi_losses(groups, outputs) == expected
+
+
 def test_a_group_of_few_slots_sees_its_own_view(detector: Any) -> None:
     """The first 7 slots of the strong view's targets alone: the same loss from the joint and a lone pass."""
     batch = detectors.semi_batch()

@@ -68,6 +68,18 @@ def assign(
     return result
 
 
+def leave_out(
+    matched: Sequence[int], priors: Sequence[Box], ignored: Sequence[Box], neg_iou: float
+) -> list[int]:
+    """An assignment in which background that overlaps an ignored box by `neg_iou` or more is UNUSED."""
+    result = list(matched)
+    for index, prior in enumerate(priors):
+        for box in ignored:
+            if result[index] == BACKGROUND and iou(box, prior) >= neg_iou:
+                result[index] = UNUSED
+    return result
+
+
 def spread(copies: Sequence[Box], norm: str) -> float:
     """Soft Teacher's σ̄ of one box from its refined copies, as the paper or the released code divides it."""
     mean = [statistics.fmean(values) for values in zip(*copies, strict=True)]
