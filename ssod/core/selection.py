@@ -22,6 +22,7 @@ class Selection(nn.Module, ABC):
     """
 
     floor: float
+    needs: frozenset[str] = frozenset()  # of a detector, as in methods/base.py
 
     @abstractmethod
     def forward(self, labels: BoxLabels) -> BoxLabels:
@@ -74,6 +75,8 @@ class IgnoreBand(Selection):
     0 <= low < high.
     """
 
+    needs = frozenset({"two_stage"})  # mmdet's other assigners know such boxes in other ways, or not at all
+
     def __init__(self, low: float, high: float) -> None:
         super().__init__()
         if not 0 <= low < high:
@@ -121,6 +124,7 @@ class ClassAdaptive(Selection):
         if not 0 <= decay < 1:
             raise UserError(f"ClassAdaptive: decay is a share in [0, 1), got {decay}")
         check_choice("ClassAdaptive", "effect", effect, ("share", "count"))
+        self.num_classes = num_classes
         self.min_score = min_score
         self.lowest = self.floor = lowest
         self.decay = decay

@@ -21,18 +21,16 @@ Detector = Any  # any mmdet detector: mmdet has no types
 _BOX_TERMS = ("bbox", "centerness", "iou", "dfl", "reg", "wh", "xy", "off", "pts", "shape")
 
 
-def losses(
-    detector: Detector, view: View, labels: BoxLabels, taught: Tensor | None = None
-) -> dict[str, Tensor]:
+def losses(detector: Detector, view: View, labels: BoxLabels) -> dict[str, Tensor]:
     """mmdet's own losses of a view against labels, one scalar per key: levels are summed as mmengine does.
 
-    taught (B,) bool: images that count; the others are left out as if they were not in the batch. Where none
-    is left every loss is 0, with the keys and the gradients (0) of an ordinary step.
+    Images that are not `labels.taught` are left out as if they were not in the batch. Where none is left
+    every loss is 0, with the keys and the gradients (0) of an ordinary step.
     With trainable BatchNorm each call has its own batch statistics; StudentPass shares them between views.
     """
     images, samples, weight = view.images, _samples(view, labels), 1.0
-    if taught is not None:
-        rows = taught.nonzero().squeeze(1).tolist()  # sync: mmdet takes a list of images, not a mask
+    if labels.taught is not None:
+        rows = labels.taught.nonzero().squeeze(1).tolist()  # sync: mmdet takes a list of images, not a mask
         # Heads average counts over all processes: one that left out its turn would stop the others.
         weight = 1.0 if rows else 0.0
         if rows:

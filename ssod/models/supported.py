@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import ConfigDict
+from torch import nn
 
+from ..core.selection import ClassAdaptive
 from ..errors import UserError
 from ..registry import METHODS
 
@@ -15,18 +17,29 @@ TWO_STAGE = "two_stage"  # named in `needs` by methods that propose, score or re
 
 
 def check_method(method: Any, detector: Any) -> None:
-    """Raises UserError where a method needs what the detector lacks; the line names what would work."""
-    name = type(method).__name__
-    unknown = sorted(set(method.needs) - {TWO_STAGE})
-    if unknown:
-        raise UserError(f"method {name} needs {', '.join(unknown)}, which is not known: use {TWO_STAGE!r}")
+    """Raises UserError where a method, or a part of it, needs what the detector lacks."""
     fault = two_stage_fault(detector)
-    if TWO_STAGE in method.needs and fault is not None:
-        others = sorted(each for each, kind in METHODS.module_dict.items() if not kind.needs)
-        raise UserError(
-            f"method {name} needs the two stages of Faster R-CNN, but {fault}; it works with FasterRCNN and "
-            f"MaskRCNN as mmdet builds them, and this detector with {', '.join([*others, 'method=None'])}"
-        )
+    for part in method.modules():
+        name = f"method {type(method).__name__}" + ("" if part is method else f" with {type(part).__name__}")
+        needs = getattr(part, "needs", frozenset())
+        if not needs <= {TWO_STAGE}:
+            unknown = ", ".join(sorted(needs - {TWO_STAGE}))
+            raise UserError(f"{name} needs {unknown}, which is not known: use {TWO_STAGE!r}")
+        if TWO_STAGE in needs and fault is not None:
+            others = sorted(each for each, kind in METHODS.module_dict.items() if not kind.needs)
+            raise UserError(
+                f"{name} needs the two stages of Faster R-CNN, but {fault}; it works with FasterRCNN and "
+                f"MaskRCNN as mmdet builds them, and this detector with {', '.join([*others, 'method=None'])}"
+            )
+        if isinstance(part, ClassAdaptive) and part.num_classes != (found := _num_classes(detector)):
+            raise UserError(f"{name}: num_classes={part.num_classes}, but the detector has {found}: write that")
+
+
+def _num_classes(detector: Any) -> int:
+    """The number of classes of the detector's last head."""
+    head = detector.roi_head.bbox_head if hasattr(detector, "roi_head") else detector.bbox_head
+    heads = list(head) if isinstance(head, nn.ModuleList) else [head]
+    return int(heads[-1].num_classes)
 
 
 def check_detector(detector: Any) -> None:

@@ -1,6 +1,7 @@
 """Any mmdet detector: its own losses and predictions on our values, who may train it, and two steps of it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from reference import detectors, small_detectors
 from torch import Tensor
 
 from ssod.core.labels import BoxLabels
+from ssod.core.selection import Selection
 from ssod.errors import UserError
 from ssod.methods.base import Method, hard_label_losses, to_strong
-from ssod.models import any_detector
+from ssod.models import any_detector, supported
 from ssod.models.student import detect, detection_losses, supervised_losses
 from ssod.models.supported import check_detector, check_method, two_stage_fault
 from ssod.models.views import SemiBatch, View
@@ -117,7 +119,7 @@ def test_both_paths_agree_where_both_exist() -> None:
 def test_an_image_that_teaches_nothing_is_as_if_it_were_not_there(name: str) -> None:
     detector, view, labels = own(name), detectors.view(), detectors.truth()
     torch.manual_seed(2)
-    ours = any_detector.losses(detector, view, labels, taught=torch.tensor([False, True]))
+    ours = any_detector.losses(detector, view, replace(labels, taught=torch.tensor([False, True])))
     torch.manual_seed(2)
     alone = detector.loss(view.images[1:], detectors.samples(view, labels)[1:])
     theirs = parsed(detector, alone)
@@ -131,7 +133,7 @@ def test_without_boxes_the_keys_stay_and_every_weight_has_a_gradient(name: str, 
     """DDP waits for every trainable weight; a log wants the same keys."""
     detector, view = own(name), detectors.view()
     keys = any_detector.losses(detector, view, detectors.truth()).keys()
-    losses = any_detector.losses(detector, view, no_boxes(view), taught)
+    losses = any_detector.losses(detector, view, replace(no_boxes(view), taught=taught))
     assert losses.keys() == keys
     assert all(value.isfinite() for value in losses.values())
     if taught is not None:
@@ -280,6 +282,28 @@ def test_a_need_that_no_detector_can_meet_is_a_mistake() -> None:
 
     with pytest.raises(UserError, match="Wishful needs region_scores, which is not known: use 'two_stage'"):
         check_method(Wishful(), own("retinanet"))
+
+
+class Choosy(SelfLabels):
+    def __init__(self, selection: Any) -> None:
+        super().__init__()
+        self.selection = Selection.of(selection)
+
+
+def test_an_ignore_band_needs_the_assignment_of_two_stages() -> None:
+    band = dict(type="IgnoreBand", low=0.5, high=0.9)
+    check_method(Choosy(band), own("faster_rcnn"))
+    with pytest.raises(UserError, match="method Choosy with IgnoreBand needs the two stages of Faster R-CNN"):
+        check_method(Choosy(band), own("retinanet"))
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn", "cascade_rcnn", "retinanet"])
+def test_thresholds_of_classes_are_as_many_as_the_detector_has(name: str) -> None:
+    detector = own(name)
+    num = supported._num_classes(detector)
+    check_method(Choosy(dict(type="ClassAdaptive", num_classes=num)), detector)
+    with pytest.raises(UserError, match=f"num_classes={num + 1}, but the detector has {num}: write that"):
+        check_method(Choosy(dict(type="ClassAdaptive", num_classes=num + 1)), detector)
 
 
 @pytest.mark.parametrize("method", [SOFT, dict(type=SelfLabels)])
