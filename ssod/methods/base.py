@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..core.geometry import clip_boxes, project_boxes, visible_share
@@ -56,6 +58,34 @@ def to_strong(labels: BoxLabels, batch: SemiBatch, min_visible: float = 0.0) -> 
     return labels.with_boxes(boxes).where(visible_share(hull, boxes) >= min_visible)
 
 
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[nn.Module]:
+    """The network in eval, as when it is tested; afterwards every part is in the mode it was in.
+
+    A student that labels its own images must do so without moving its BatchNorm statistics.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield network
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@torch.no_grad()
+def hard_labels(
+    labeler: nn.Module, batch: SemiBatch, min_score: float, min_visible: float = 0.0
+) -> tuple[BoxLabels, BoxLabels]:
+    """The labeler's detections of the weak view above `min_score`, there and in the strong view's pixels."""
+    assert batch.weak is not None
+    with evaluating(labeler):
+        weak, _ = frcnn.detect(labeler, batch.weak, min_score)
+    # Autocast keeps the half-precision weights it made without gradient; a student would go on with them.
+    torch.clear_autocast_cache()
+    return weak, to_strong(weak, batch, min_visible)
+
+
 def supervised_group(joint: StudentPass, truth: BoxLabels) -> frcnn.RoITargets:
     """The RoI targets of the labeled view inside a joint pass."""
     return frcnn.sample_rois(joint.detector, joint.proposals("labeled"), truth)
@@ -66,8 +96,8 @@ def hard_label_losses(
 ) -> dict[str, Tensor]:
     """Supervised losses plus the ordinary detection losses of the strong view against `labels`.
 
-    FixMatch, STAC and the "E2E + EMA" rung: pseudo boxes (B, K) taken for truth. box_loss False leaves the
-    classification terms only.
+    FixMatch, STAC and the "E2E + EMA" rung: pseudo boxes (B, K) taken for truth, in the images that
+    `labels.taught` names. box_loss False leaves the classification terms only.
     """
     assert batch.strong is not None
     joint = StudentPass(student, labeled=batch.labeled, strong=batch.strong)
