@@ -137,7 +137,7 @@ def rpn_losses(detector: Detector, rpn: RPNOutput, labels: BoxLabels, view: View
     weights = _taught(chosen.used, labels)
     return {
         "loss_rpn_cls": core_losses.weighted_sum(values.flatten(), weights.flatten(), total),
-        "loss_rpn_bbox": _box_loss(head, deltas, targets, positive.float(), total),
+        "loss_rpn_bbox": _box_loss(head, deltas, targets, _taught(positive, labels), total),
     }
 
 
@@ -248,7 +248,7 @@ def sample_rois(detector: Detector, candidates: BoxLabels, labels: BoxLabels) ->
         classes=classes,
         class_weights=_taught(chosen.used, labels),
         deltas=_encode(head, boxes, gather_boxes(labels.boxes, label), positive),
-        delta_weights=positive.float(),
+        delta_weights=_taught(positive, labels),
         used=chosen.used,
         class_normaliser=total,
         delta_normaliser=total,
@@ -378,9 +378,9 @@ def _sample_rule(sampler: Any) -> SampleRule:
     return SampleRule(sampler.num, sampler.pos_fraction, sampler.add_gt_as_proposals)
 
 
-def _taught(used: Tensor, labels: BoxLabels) -> Tensor:
-    """Weights (B, S): 1 where a slot is used, in the images that the labels teach."""
-    return (used if labels.taught is None else used & labels.taught[:, None]).float()
+def _taught(chosen: Tensor, labels: BoxLabels) -> Tensor:
+    """Weights (B, S): 1 where a slot is chosen (B, S), in the images that the labels teach."""
+    return (chosen if labels.taught is None else chosen & labels.taught[:, None]).float()
 
 
 def _encode(head: Any, boxes: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
