@@ -81,7 +81,8 @@ def hard_labels(
     assert batch.weak is not None
     with evaluating(labeler):
         weak, _ = frcnn.detect(labeler, batch.weak, min_score)
-    # Autocast keeps the half-precision weights it made without gradient; a student would go on with them.
+    # Autocast of older torch (pytorch issue 65766) keeps the half-precision weights that it made without
+    # gradient, and the student would train on them: half of its weights would learn nothing.
     torch.clear_autocast_cache()
     return weak, to_strong(weak, batch, min_visible)
 

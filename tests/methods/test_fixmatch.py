@@ -212,7 +212,7 @@ def test_labels_carry_no_gradient(networks: tuple[Any, Any, SemiBatch]) -> None:
 
 
 def test_half_precision_weights_made_for_the_labels_are_not_trained_on(registered: None) -> None:
-    """Autocast caches weights; those cast without gradient would leave the student with none."""
+    """Older torch caches the weights that it cast without gradient (pytorch issue 65766)."""
     model = detectors.semi_detector(dict(type="FixMatch") | BASE)
     with torch.autocast("cpu", torch.bfloat16):
         losses = model.loss(detectors.semi_batch())
