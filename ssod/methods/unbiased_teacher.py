@@ -64,7 +64,7 @@ class UnbiasedTeacher(Method):
 class SoftmaxFocalLoss(nn.Module):
     """The class loss of a softmax head, (1 - p)^gamma · (-log p), in the form that mmdet's heads call.
 
-    gamma: 1.5 in the released code (the paper doesn't say) · loss_weight: a factor.
+    gamma: 1.5 in the released code · loss_weight: a factor.
     """
 
     def __init__(self, gamma: float = 1.5, loss_weight: float = 1.0) -> None:
