@@ -11,8 +11,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from ssod.models.supported import two_stage_fault
 from ssod.models.jitter import BoxJitter
+from ssod.models.supported import two_stage_fault
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONFIGS = PROJECT / "configs"
@@ -49,6 +49,12 @@ def build_model(config: Config) -> Any:
     return MODELS.build(config.model)
 
 
+def build_method(config: Config) -> Any:
+    from ssod.registry import METHODS
+
+    return METHODS.build(config.model.method)
+
+
 def sources(config: Config) -> list[Any]:
     """The configs of the training datasets, in the sampler's order."""
     dataset = config.train_dataloader.dataset
@@ -57,8 +63,10 @@ def sources(config: Config) -> list[Any]:
 
 def test_there_is_a_config_for_each_method_and_data_set() -> None:
     data = {"shapes", "bccd_10", "coco_1", "coco_2", "coco_5", "coco_10", "coco_full"}
-    for method in ("supervised", "soft_teacher"):
-        assert data <= {Path(name).name for name in EXPERIMENTS if name.startswith(f"{method}/")}
+    for method in ("supervised", "soft_teacher", "mean_teacher", "fixmatch", "unbiased_teacher"):
+        names = {Path(name).name for name in EXPERIMENTS if name.startswith(f"{method}/")}
+        # Full COCO was published for Soft Teacher alone.
+        assert data - ({"coco_full"} if method not in ("supervised", "soft_teacher") else set()) <= names
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -206,6 +214,63 @@ def test_coco_files_and_the_supervised_twin(percent: str) -> None:
     # The released baselines: 8 x 1 images at 0.01, full COCO 8 x 2 at 0.02.
     images, rate = (2, 0.02) if percent == "full" else (1, 0.01)
     assert (twin.train_dataloader.batch_size, twin.optim_wrapper.optimizer.lr) == (images, rate)
+
+
+# method -> λ_u at step 0 and at the end, images labeled and unlabeled per GPU, decay, milestones
+OTHERS = {
+    "mean_teacher": (100 * np.exp(-5), 100.0, (1, 4), 0.999, [120_000, 160_000]),
+    "fixmatch": (1.0, 1.0, (1, 4), 0.999, [120_000, 160_000]),
+    "unbiased_teacher": (0.0, 4.0, (4, 4), 0.9996, [179_990, 179_995]),
+}
+
+
+@pytest.mark.parametrize("percent", ["1", "2", "5", "10"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_methods_on_coco(name: str, percent: str) -> None:
+    config, soft = load(f"{name}/coco_{percent}"), load(f"soft_teacher/coco_{percent}")
+    begin, end, counts, decay, milestones = OTHERS[name]
+    method = build_method(config)
+    assert method.unsup_weight(0) == pytest.approx(begin)
+    assert method.unsup_weight(36_000) == end
+    assert tuple(config.train_dataloader.sampler.counts) == counts
+    assert (config.model.teacher.decay, config.param_scheduler[1].milestones) == (decay, milestones)
+    assert config.train_cfg == soft.train_cfg and config.optim_wrapper == soft.optim_wrapper
+    for ours, theirs in zip(sources(config), sources(soft), strict=True):
+        if name == "unbiased_teacher":  # its strong views are not moved
+            ours.pop("pipeline"), theirs.pop("pipeline")
+        assert ours == theirs
+
+
+def test_unbiased_teacher_is_the_published_recipe() -> None:
+    config = load("unbiased_teacher/coco_10")
+    model = build_model(config)
+    start = model.method.unsup_weight.start
+    assert (start, model.method.min_score, model.student.roi_head.bbox_head.loss_cls.gamma) == (
+        2_000,
+        0.7,
+        1.5,
+    )
+    assert config.model.detector.train_cfg.rpn.sampler.pos_fraction == 0.25
+    [views] = [step for step in sources(config)[1].pipeline if step["type"] == "TwoViews"]
+    assert "Rotate" in str(load("fixmatch/coco_10").train_dataloader) and "Rotate" not in str(views)
+
+
+@pytest.mark.parametrize("data", ["shapes", "bccd_10"])
+def test_small_configs_follow_soft_teachers(data: str) -> None:
+    soft = load(f"soft_teacher/{data}")
+    for name in OTHERS:
+        config = load(f"{name}/{data}")
+        assert config.train_cfg == soft.train_cfg and config.param_scheduler == soft.param_scheduler
+        assert config.train_dataloader == soft.train_dataloader
+    ramp = load(f"mean_teacher/{data}").model.method.unsup_weight
+    assert ramp.length == soft.train_cfg.max_iters // 5 and ramp.shape == "sigmoid"
+
+
+def test_the_rung_with_an_average_is_one_option_away() -> None:
+    plain, averaged = load("fixmatch/shapes"), load("fixmatch/shapes_ema")
+    assert averaged.model.method == {**plain.model.method, "labeler": "teacher"}
+    averaged.model.method = plain.model.method
+    assert averaged._cfg_dict == plain._cfg_dict
 
 
 def test_views_of_coco_have_the_published_sizes() -> None:

@@ -47,6 +47,12 @@ def box_area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
 
 
+def box_sides(boxes: Tensor) -> Tensor:
+    """Width, height, width, height (..., 4) px of boxes (..., 4): a unit for each coordinate, at least 1."""
+    sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1)
+    return torch.cat([sides, sides], dim=-1)
+
+
 def jitter_boxes(
     boxes: Tensor, num_jitters: int, jitter_fraction: float = 0.06, uniform: bool = False
 ) -> Tensor:
@@ -61,8 +67,7 @@ def jitter_boxes(
     unit = (
         torch.rand(shape, device=boxes.device) * 2 - 1 if uniform else torch.randn(shape, device=boxes.device)
     )
-    sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1).repeat(1, 1, 2)  # (B, K, 4): w, h, w, h
-    return boxes[:, None] + unit * (sides * jitter_fraction)[:, None]
+    return boxes[:, None] + unit * (box_sides(boxes) * jitter_fraction)[:, None]
 
 
 def pairwise_iou(first: Tensor, second: Tensor, eps: float = 1e-6) -> Tensor:

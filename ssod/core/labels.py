@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ class BoxLabels:
     boxes (B, K, 4) float32 xyxy pixels of one view · classes (B, K) int64 in [0, C) ·
     scores (B, K) float32, 1 for annotations · valid (B, K) bool ·
     spread (B, K) float32 or None: how far jittered copies of the box disagree, relative to its size ·
-    ignored (B, K) bool or None: slots that are not `valid`, yet whose boxes must not pass for background.
+    ignored (B, K) bool or None: slots that are not `valid`, yet whose boxes must not pass for background ·
+    taught (B,) bool or None: images that have any loss at all; None is every image.
     """
 
     boxes: Tensor
@@ -25,6 +27,7 @@ class BoxLabels:
     valid: Tensor
     spread: Tensor | None = None
     ignored: Tensor | None = None
+    taught: Tensor | None = None
 
     def __post_init__(self) -> None:
         slots = tuple(self.boxes.shape[:-1])
@@ -36,6 +39,8 @@ class BoxLabels:
         for name, tensor in named.items():
             if tuple(tensor.shape) != slots:
                 raise ValueError(f"{name} must be {slots} like boxes, got {tuple(tensor.shape)}")
+        if self.taught is not None and self.taught.shape != self.valid.shape[:1]:
+            raise ValueError(f"taught must be {slots[:1]}, got {tuple(self.taught.shape)}")
 
     def where(self, mask: Tensor) -> BoxLabels:
         """The same labels, valid or ignored only where `mask` (B, K) also holds."""
@@ -60,6 +65,17 @@ class BoxLabels:
     def class_agnostic(self) -> BoxLabels:
         """The same boxes, all of class 0: what an RPN learns from."""
         return replace(self, classes=torch.zeros_like(self.classes))
+
+    def first(self, num: int) -> BoxLabels:
+        """The first `num` slots of each image; after NMS those are the ones of the highest score."""
+        names = ("boxes", "classes", "scores", "valid", "spread", "ignored")
+        slots = {name: getattr(self, name) for name in names}
+        cut: dict[str, Any] = {name: None if each is None else each[:, :num] for name, each in slots.items()}
+        return replace(self, **cut)
+
+    def skip_empty(self) -> BoxLabels:
+        """The same labels; an image without a valid one has no loss, instead of being all background."""
+        return replace(self, taught=self.valid.any(dim=1))
 
     def per_image(self) -> Tensor:
         """The mean number of valid boxes per image, a scalar that stays on the device."""

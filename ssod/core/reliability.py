@@ -42,8 +42,8 @@ def background_reliability(probabilities: Tensor) -> Tensor:
 def difference_reliability(student: Tensor, teacher: Tensor) -> Tensor:
     """How much two networks agree (...) that a region is background, of probabilities (..., C + 1).
 
-    Soft Teacher, section 3.2 ("Pred-Diff"): r_j = 1 - |p_S(background) - p_T(background)|. A foreground score is 1
-    less the background's, so that the difference of foreground scores is the same number.
+    Soft Teacher, section 3.2 ("Pred-Diff"): r_j = 1 - |p_S(background) - p_T(background)|. A
+    foreground score is 1 less the background's: the difference of foreground scores is the same number.
     """
     return 1 - (background_reliability(student) - background_reliability(teacher)).abs()
 

@@ -6,15 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..core.geometry import clip_boxes, project_boxes, visible_share
 from ..core.labels import BoxLabels
 from ..core.schedules import Ramp
+from ..core.selection import Selection
 from ..errors import UserError
 from ..models import frcnn
 from ..models.any_detector import is_box_term
-from ..models.student import StudentPass, detection_losses
+from ..models.student import StudentPass, detect, detection_losses
 from ..models.views import SemiBatch
 
 
@@ -60,6 +62,16 @@ def to_strong(labels: BoxLabels, batch: SemiBatch, min_visible: float = 0.0) -> 
     return labels.with_boxes(boxes).where(visible_share(hull, boxes) >= min_visible)
 
 
+@torch.no_grad()
+def hard_labels(
+    labeler: nn.Module, selection: Selection, batch: SemiBatch, min_visible: float = 0.0
+) -> tuple[BoxLabels, BoxLabels]:
+    """What is selected of the labeler's detections, in the weak and in the strong view's pixels."""
+    assert batch.weak is not None
+    weak: BoxLabels = selection(detect(labeler, batch.weak, selection.floor))
+    return weak, to_strong(weak, batch, min_visible)
+
+
 def supervised_group(joint: StudentPass, truth: BoxLabels) -> frcnn.RoITargets:
     """The RoI targets of the labeled view inside a joint pass."""
     return frcnn.sample_rois(joint.detector, joint.proposals("labeled"), truth)
@@ -70,8 +82,8 @@ def hard_label_losses(
 ) -> dict[str, Tensor]:
     """Supervised losses plus the ordinary detection losses of the strong view against `labels`.
 
-    FixMatch, STAC and the "E2E + EMA" rung, for any detector: pseudo boxes (B, K) taken for truth. box_loss
-    False leaves the classification terms only.
+    FixMatch, STAC and the "E2E + EMA" rung, for any detector: pseudo boxes (B, K) taken for truth, in
+    the images that `labels.taught` names. box_loss False leaves the classification terms only.
     """
     assert batch.strong is not None
     views = {"labeled": (batch.labeled, batch.truth), "strong": (batch.strong, labels)}

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from ..core import losses as core_losses
-from ..core.geometry import clip_boxes
+from ..core.geometry import clip_boxes, pairwise_iou
 from ..core.labels import BoxLabels
 from ..core.matching import MatchRule, SampleRule, assign, gather_boxes, sample
 from .views import View
@@ -110,7 +110,8 @@ def rpn_forward(detector: Detector, pyramid: Features) -> RPNOutput:
 def rpn_losses(detector: Detector, rpn: RPNOutput, labels: BoxLabels, view: View) -> dict[str, Tensor]:
     """`loss_rpn_cls` and `loss_rpn_bbox` of the RPN against labels (their classes don't matter).
 
-    Both are sums over the sampled anchors divided by how many were sampled, as in mmdet's RPNHead.
+    Both are sums over the sampled anchors divided by how many were sampled, as in mmdet's RPNHead. Anchors of
+    an image that is not `labels.taught` weigh 0, and count in that number.
     """
     head = detector.rpn_head
     eligible = (rpn.cells < view.padded[:, None]).all(dim=-1)  # (B, N)
@@ -133,9 +134,10 @@ def rpn_losses(detector: Detector, rpn: RPNOutput, labels: BoxLabels, view: View
     total = (positive.sum(dim=1).clamp(min=1) + background.sum(dim=1).clamp(min=1)).sum()
     logits = rpn.logits.gather(1, chosen.index)
     values = head.loss_cls(logits.reshape(-1, 1), classes.reshape(-1), reduction_override="none")
+    weights = _taught(chosen.used, labels)
     return {
-        "loss_rpn_cls": core_losses.weighted_sum(values.flatten(), chosen.used.float().flatten(), total),
-        "loss_rpn_bbox": _box_loss(head, deltas, targets, positive.float(), total),
+        "loss_rpn_cls": core_losses.weighted_sum(values.flatten(), weights.flatten(), total),
+        "loss_rpn_bbox": _box_loss(head, deltas, targets, _taught(positive, labels), total),
     }
 
 
@@ -175,6 +177,19 @@ def proposals(detector: Detector, rpn: RPNOutput, view: View, config: Any) -> Bo
     )
 
 
+def objectness(rpn: RPNOutput, boxes: Tensor, chunk: int = 32) -> Tensor:
+    """The RPN's score (B, S) in [0, 1] of boxes (B, S, 4): that of the anchor which overlaps each most.
+
+    Image by image and `chunk` boxes at a time: all overlaps of a COCO batch at once would take gigabytes.
+    """
+    with torch.no_grad():
+        nearest = [
+            torch.cat([pairwise_iou(part, rpn.anchors).argmax(dim=1) for part in each.split(chunk)])
+            for each in boxes
+        ]
+    return rpn.logits.gather(1, torch.stack(nearest)).sigmoid()
+
+
 def _suppress(
     boxes: Tensor,
     scores: Tensor,
@@ -208,7 +223,8 @@ def _suppress(
 def sample_rois(detector: Detector, candidates: BoxLabels, labels: BoxLabels) -> RoITargets:
     """The boxes an RoI head trains on: proposals matched to labels and sampled; the labels join in.
 
-    Weights are 1 on every used slot; both normalisers are the number of used slots (mmdet's BBoxHead).
+    Weights are 1 on every used slot, 0 in an image that is not `labels.taught`; both normalisers are the
+    number of used slots (mmdet's BBoxHead).
     """
     head = detector.roi_head.bbox_head
     rule = _sample_rule(detector.roi_head.bbox_sampler)
@@ -230,9 +246,9 @@ def sample_rois(detector: Detector, candidates: BoxLabels, labels: BoxLabels) ->
     return RoITargets(
         boxes=boxes,
         classes=classes,
-        class_weights=chosen.used.float(),
+        class_weights=_taught(chosen.used, labels),
         deltas=_encode(head, boxes, gather_boxes(labels.boxes, label), positive),
-        delta_weights=positive.float(),
+        delta_weights=_taught(positive, labels),
         used=chosen.used,
         class_normaliser=total,
         delta_normaliser=total,
@@ -302,11 +318,17 @@ def refine_boxes(
     detector: Detector, pyramid: Features, boxes: Tensor, classes: Tensor, size: Tensor
 ) -> Tensor:
     """Boxes (B, S, 4) after the head's regression for the given classes (B, S), clipped to size (B, 2)."""
-    head = detector.roi_head.bbox_head
     [(_, codes)] = roi_forward(detector, pyramid, [(0, boxes)])
-    codes = _class_codes(head, codes, classes)
-    refined = head.bbox_coder.decode(boxes.flatten(0, 1), codes.flatten(0, 1)).view_as(boxes)
-    return clip_boxes(refined, size)
+    return apply_codes(detector, boxes, codes, classes, size)
+
+
+def apply_codes(detector: Detector, boxes: Tensor, codes: Tensor, classes: Tensor, size: Tensor) -> Tensor:
+    """Boxes (B, S, 4) moved by `roi_forward`'s codes for classes (B, S), clipped to size (B, 2)."""
+    head = detector.roi_head.bbox_head
+    with torch.autocast(boxes.device.type, enabled=False):
+        codes = _class_codes(head, codes.float(), classes)
+        refined = head.bbox_coder.decode(boxes.flatten(0, 1), codes.flatten(0, 1)).view_as(boxes)
+        return clip_boxes(refined, size)
 
 
 @torch.no_grad()
@@ -354,6 +376,11 @@ def _match_rule(assigner: Any) -> MatchRule:
 
 def _sample_rule(sampler: Any) -> SampleRule:
     return SampleRule(sampler.num, sampler.pos_fraction, sampler.add_gt_as_proposals)
+
+
+def _taught(chosen: Tensor, labels: BoxLabels) -> Tensor:
+    """Weights (B, S): 1 where a slot is chosen (B, S), in the images that the labels teach."""
+    return (chosen if labels.taught is None else chosen & labels.taught[:, None]).float()
 
 
 def _encode(head: Any, boxes: Tensor, targets: Tensor, positive: Tensor) -> Tensor:

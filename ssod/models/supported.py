@@ -21,7 +21,7 @@ def check_method(method: Any, detector: Any) -> None:
     fault = two_stage_fault(detector)
     for part in method.modules():
         name = f"method {type(method).__name__}" + ("" if part is method else f" with {type(part).__name__}")
-        needs = getattr(part, "needs", frozenset())
+        needs: frozenset[str] = getattr(part, "needs", frozenset())
         if not needs <= {TWO_STAGE}:
             unknown = ", ".join(sorted(needs - {TWO_STAGE}))
             raise UserError(f"{name} needs {unknown}, which is not known: use {TWO_STAGE!r}")
@@ -32,14 +32,14 @@ def check_method(method: Any, detector: Any) -> None:
                 f"MaskRCNN as mmdet builds them, and this detector with {', '.join([*others, 'method=None'])}"
             )
         if isinstance(part, ClassAdaptive) and part.num_classes != (found := _num_classes(detector)):
-            raise UserError(f"{name}: num_classes={part.num_classes}, but the detector has {found}: write that")
+            raise UserError(f"{name}: num_classes={part.num_classes}, the detector has {found}: write that")
 
 
 def _num_classes(detector: Any) -> int:
     """The number of classes of the detector's last head."""
     head = detector.roi_head.bbox_head if hasattr(detector, "roi_head") else detector.bbox_head
-    heads = list(head) if isinstance(head, nn.ModuleList) else [head]
-    return int(heads[-1].num_classes)
+    last: Any = head[-1] if isinstance(head, nn.ModuleList) else head
+    return int(last.num_classes)
 
 
 def check_detector(detector: Any) -> None:

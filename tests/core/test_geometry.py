@@ -7,7 +7,15 @@ import torch
 from reference import boxes as reference
 from torch import Tensor
 
-from ssod.core.geometry import box_area, clip_boxes, jitter_boxes, pairwise_iou, project_boxes, visible_share
+from ssod.core.geometry import (
+    box_area,
+    box_sides,
+    clip_boxes,
+    jitter_boxes,
+    pairwise_iou,
+    project_boxes,
+    visible_share,
+)
 
 
 def random_boxes(*shape: int, limit: float = 200.0, seed: int = 0) -> Tensor:
@@ -202,3 +210,8 @@ def test_gradients_flow_through_projection_and_overlap() -> None:
     c, s = homography[0, 0].double(), homography[1, 0].double()
     expected = torch.stack([c + s, c - s, c + s, c - s]).expand_as(boxes)
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_box_sides_count_at_least_a_pixel() -> None:
+    boxes = torch.tensor([[10.0, 20.0, 30.0, 25.0], [5.0, 5.0, 5.2, 9.0], [8.0, 8.0, 2.0, 2.0]])
+    assert box_sides(boxes).tolist() == [[20, 5, 20, 5], [1, 4, 1, 4], [1, 1, 1, 1]]

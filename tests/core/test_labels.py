@@ -141,3 +141,22 @@ def test_no_spread_no_filter() -> None:
 def test_labels_are_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         labels().valid = torch.zeros(2, 3).bool()  # type: ignore[misc]
+
+
+def test_skip_empty_names_the_images_that_teach() -> None:
+    before = labels()
+    none_in_second = before.where(torch.tensor([[True], [False]]))
+    assert before.taught is None and before.skip_empty().taught.tolist() == [T, T]
+    after = none_in_second.skip_empty()
+    assert after.taught.tolist() == [T, F] and after.valid is none_in_second.valid
+    assert after.class_agnostic().first(1).taught is after.taught  # a filter doesn't lose it
+    with pytest.raises(ValueError, match=r"taught must be \(2,\), got \(3,\)"):
+        replace(before, taught=torch.ones(3, dtype=torch.bool))
+
+
+def test_first_cuts_every_slot_tensor() -> None:
+    before, after = labels(), labels().first(2)
+    for name in ("boxes", "classes", "scores", "valid", "spread"):
+        assert getattr(after, name).equal(getattr(before, name)[:, :2])
+    assert replace(before, spread=None).first(1).spread is None
+    assert before.first(9).valid.equal(before.valid)

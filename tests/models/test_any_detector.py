@@ -302,7 +302,7 @@ def test_thresholds_of_classes_are_as_many_as_the_detector_has(name: str) -> Non
     detector = own(name)
     num = supported._num_classes(detector)
     check_method(Choosy(dict(type="ClassAdaptive", num_classes=num)), detector)
-    with pytest.raises(UserError, match=f"num_classes={num + 1}, but the detector has {num}: write that"):
+    with pytest.raises(UserError, match=f"num_classes={num + 1}, the detector has {num}: write that"):
         check_method(Choosy(dict(type="ClassAdaptive", num_classes=num + 1)), detector)
 
 
