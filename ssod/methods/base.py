@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core.geometry import clip_boxes, project_boxes, visible_share
-from ..core.labels import BoxLabels
+from ..core.labels import BoxLabels, project_labels
 from ..core.schedules import Ramp
 from ..errors import UserError
 from ..models import frcnn
@@ -41,7 +40,10 @@ class Method(nn.Module, ABC):
     def pseudo_labels(
         self, student: nn.Module, teacher: nn.Module | None, batch: SemiBatch
     ) -> dict[str, Any] | None:
-        """What it would teach on this batch: {"weak", "strong": BoxLabels, "masks": {name: (U, K)}}."""
+        """What it would teach on this batch: {"weak", "strong": BoxLabels, "masks": {name: (U, K)}}.
+
+        There is no "weak" where the labels come from a file.
+        """
         return None
 
 
@@ -51,9 +53,7 @@ def to_strong(labels: BoxLabels, batch: SemiBatch, min_visible: float = 0.0) -> 
     A box also becomes invalid where less than `min_visible` of its area is inside the strong view.
     """
     assert batch.weak_to_strong is not None and batch.strong is not None
-    hull = project_boxes(labels.boxes, batch.weak_to_strong, None)
-    boxes = clip_boxes(hull, batch.strong.size)
-    return labels.with_boxes(boxes).where(visible_share(hull, boxes) >= min_visible)
+    return project_labels(labels, batch.weak_to_strong, batch.strong.size, min_visible)
 
 
 def supervised_group(joint: StudentPass, truth: BoxLabels) -> frcnn.RoITargets:
