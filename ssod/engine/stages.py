@@ -180,7 +180,7 @@ class _Run:
                 result.write_json(folder / STAGE, {"seconds": round(before, 3)})
         if status == "done" and is_main_process():
             print(labeling.summary(out))
-        self._note(folder, status, before)
+        self._note(folder, status, round(before, 3))
         return status
 
     # ------------------------------------------------------------ what is said and written
