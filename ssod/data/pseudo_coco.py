@@ -34,19 +34,17 @@ class Provenance:
     network: str
 
     def difference(self, found: Mapping[str, Any] | None) -> str | None:
-        """What another file's provenance has otherwise, in words; None if it is the same."""
+        """How the labels of another provenance differ, such as "of other images"; None if they don't."""
         if found is None:
-            return "it does not say where it comes from"
+            return "of unknown provenance"
         words = {
-            "config_sha256": "the detector or test pipeline of the config",
-            "checkpoint_sha256": "the checkpoint",
-            "split_sha256": "the images",
+            "config_sha256": "of another detector or test pipeline",
+            "checkpoint_sha256": "of another checkpoint",
+            "split_sha256": "of other images",
         }
         for name in (field.name for field in fields(self)):
             if found.get(name) != getattr(self, name):
-                if name in words:
-                    return f"{words[name]} was another"
-                return f"{name} was {found.get(name)}, not {getattr(self, name)}"
+                return words.get(name) or f"with {name} {found.get(name)}, not {getattr(self, name)}"
         return None
 
 
