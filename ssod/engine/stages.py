@@ -58,9 +58,9 @@ def train_stages(
 
 
 def _check_work_dir(work_dir: Path, resume: bool) -> None:
-    result.check_free(work_dir, resume)
     if (work_dir / checkpoints.FOLDER).exists():
         raise UserError(f"work dir {work_dir} holds a run without stages: choose another --work-dir")
+    result.check_free(work_dir, resume)
 
 
 class _Run:
@@ -196,10 +196,10 @@ class _Run:
             self._own()
 
     def _own(self) -> None:
-        """Writes that the run is under way, and its config, from which it can be repeated."""
-        self.owns = True
+        """Writes that the run is under way; at first, also its config, from which it can be repeated."""
+        first, self.owns = not self.owns, True
         self._write("running")
-        if is_main_process():
+        if first and is_main_process():
             config = Config(self.config.to_dict())
             config.pop("launcher", None)
             config.dump(self.work_dir / "config.py")

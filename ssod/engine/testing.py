@@ -1,5 +1,6 @@
 """COCO AP of a checkpoint: what tools/test.py calls, and a test calls in its own process."""
 
+import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,7 +75,7 @@ def load_model(config: Config, checkpoint: str | Path) -> tuple[Any, dict[str, A
     """
     content = checkpoints.load(checkpoint)
     with mistakes_in_config(), evaluate.prints_to(None):
-        model = MODELS.build(config.model)
+        model = MODELS.build(copy.deepcopy(config.model))  # mmdet writes into what it builds from
     checkpoints.check_weights(model, content, str(checkpoint))
     model.load_state_dict(content["state_dict"])
     model.to("cuda" if torch.cuda.is_available() else "cpu")

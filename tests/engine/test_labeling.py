@@ -62,8 +62,8 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return seen
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, count: int, how: Callable[[], Any]) -> Any:
-    """Patches labeling so that `how` happens once `count` batches were labeled."""
+def stop_after(count: int, how: Callable[[], Any]) -> pytest.MonkeyPatch:
+    """Patches labeling so that `how` happens once `count` batches were labeled; undo it yourself."""
     patch = pytest.MonkeyPatch()
     original, calls = labeling._Labeler.rows, []
 
@@ -162,10 +162,10 @@ def test_a_list_and_a_coco_file(place: Path, whole: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("batches", [0, 1, 3])
 def test_a_killed_run_resumes_to_the_same_bytes(
-    place: Path, whole: Path, tmp_path: Path, rows: list[Any], monkeypatch: pytest.MonkeyPatch, batches: int
+    place: Path, whole: Path, tmp_path: Path, rows: list[Any], batches: int
 ) -> None:
     out = tmp_path / "labels.json"
-    patch = stop_after(monkeypatch, batches, die)
+    patch = stop_after(batches, die)
     with pytest.raises(Killed):
         label(place, out)
     patch.undo()
@@ -181,11 +181,9 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     assert out.read_bytes() == whole.read_bytes() and not partial_files(out)
 
 
-def test_a_signal_stops_and_resume_finishes(
-    place: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_a_signal_stops_and_resume_finishes(place: Path, whole: Path, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "labels.json"
-    patch = stop_after(monkeypatch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    patch = stop_after(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert label(place, out) == "stopped"
     patch.undo()
     assert "--resume" in capsys.readouterr().out and not out.exists()
@@ -203,11 +201,9 @@ def test_a_signal_stops_and_resume_finishes(
     ],
     ids=str,
 )
-def test_begun_with_something_else(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], said: str
-) -> None:
+def test_begun_with_something_else(place: Path, tmp_path: Path, change: dict[str, Any], said: str) -> None:
     out = tmp_path / "labels.json"
-    patch = stop_after(monkeypatch, 1, die)
+    patch = stop_after(1, die)
     with pytest.raises(Killed):
         label(place, out)
     patch.undo()
@@ -277,19 +273,20 @@ def write(path: Path, content: bytes) -> Path:
     return path
 
 
-BAD: list[tuple[str, Callable[[Path, Path], dict[str, Any]], str]] = [
-    ("unreadable image", lambda place, root: {"images": write(root / "x/a.png", b"no").parent}, "a.png is not an image"),
+Words = Callable[[Path, Path], dict[str, Any]]
+BAD: list[tuple[str, Words, str]] = [
+    ("no image", lambda place, root: {"images": write(root / "x/a.png", b"no").parent}, "is not an image"),
     ("empty image", lambda place, root: {"images": write(root / "x/a.png", b"").parent}, "a.png is empty"),
     ("empty folder", lambda place, root: {"images": write(root / "x/a.md", b"").parent}, "holds no image"),
     ("no images", lambda place, root: {"images": root / "gone"}, "do not exist"),
-    ("missing in list", lambda place, root: {"images": write(root / "a.txt", b"gone.png")}, "cannot read image"),
+    ("wrong list", lambda place, root: {"images": write(root / "a.txt", b"gone.png")}, "cannot read image"),
     ("another model", lambda place, root: {"checkpoint": place / "plain.pth"}, "belongs to another model"),
     ("no checkpoint", lambda place, root: {"checkpoint": root / "gone.pth"}, "does not exist"),
     ("no config", lambda place, root: {"config": root / "gone.py"}, "does not exist"),
     ("out nowhere", lambda place, root: {"out": root / "no" / "a.json"}, "the folder does not exist"),
     ("a score of 90", lambda place, root: {"more": ["--min-score", "90"]}, "between 0 and 1"),
     ("no batch", lambda place, root: {"more": ["--batch-size", "0"]}, "at least 1"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "change", "said"), BAD, ids=[each[0] for each in BAD])

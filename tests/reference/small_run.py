@@ -30,7 +30,7 @@ def model_config(teacher: bool = True) -> dict[str, Any]:
 
 
 def build(teacher: bool = True, seed: int = 0) -> Any:
-    """The model of `model_config`, its networks lively and different; a few boxes an image score above 0.5."""
+    """The model of `model_config`, its networks lively and different; some boxes score above 0.5."""
     from ssod.registry import MODELS
 
     torch.manual_seed(seed)
@@ -52,15 +52,10 @@ def write_images(folder: Path) -> Path:
 
 def write_coco(path: Path, file_names: list[str], boxes: bool) -> Path:
     """A COCO file of images that `write_images` wrote, each with a box if asked for."""
-    images = [
-        dict(
-            id=i + 1,
-            file_name=name,
-            height=SHAPES[int(Path(name).stem)][0],
-            width=SHAPES[int(Path(name).stem)][1],
-        )
-        for i, name in enumerate(file_names)
-    ]
+    images = []
+    for number, name in enumerate(file_names, 1):
+        height, width = SHAPES[int(Path(name).stem)]
+        images.append(dict(id=number, file_name=name, height=height, width=width))
     truth = [
         dict(id=each["id"], image_id=each["id"], category_id=2, bbox=[5, 5, 30, 30], area=900, iscrowd=0)
         for each in images
