@@ -1,6 +1,7 @@
 """STAC's stages with a stand-in for training: order, skipping, resuming, refusing; the labeling is real."""
 
 import functools
+import gc
 import json
 import os
 import signal
@@ -68,7 +69,7 @@ def config_of(data: Path, **stages: Any) -> Config:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without what costs seconds and is tested elsewhere: formatting config files, asking git."""
+    """Without what costs seconds and plays no part: formatting configs, asking git, collecting garbage."""
 
     def dump(config: Config, path: Path) -> None:
         text = "\n".join(f"{name} = {value!r}" for name, value in config.to_dict().items())
@@ -76,6 +77,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Config, "dump", dump)
     monkeypatch.setattr(result, "git_hash", lambda: "commit")
+    monkeypatch.setattr(gc, "collect", lambda *_: 0)
 
 
 @functools.cache
