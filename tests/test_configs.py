@@ -56,9 +56,10 @@ def build_method(config: Config) -> Any:
 
 
 def sources(config: Config) -> list[Any]:
-    """The configs of the training datasets, in the sampler's order."""
+    """The configs of the training datasets, in the sampler's order; images alone where a file labels them."""
     dataset = config.train_dataloader.dataset
-    return list(dataset.datasets) if dataset.type == "ConcatDataset" else [dataset]
+    parts = dataset.datasets if dataset.type == "ConcatDataset" else [dataset]
+    return [part.dataset if part.type == "PseudoLabeled" else part for part in parts]
 
 
 def test_there_is_a_config_for_each_method_and_data_set() -> None:
@@ -113,7 +114,7 @@ def test_file_names_no_place_on_some_machine(name: str, tmp_path: Path) -> None:
     assert Config.fromfile(tmp_path / "again.py").model == config.model
 
 
-@pytest.mark.parametrize("name", ["supervised/bccd_10", "soft_teacher/bccd_10"])
+@pytest.mark.parametrize("name", ["supervised/bccd_10", "soft_teacher/bccd_10", "stac/bccd_10"])
 def test_data_of_bccd(name: str, data_root: Path) -> None:
     """Real datasets: 20 + 185 images of train.json, disjoint; val and test are other files."""
     from ssod.registry import DATASETS
@@ -127,6 +128,59 @@ def test_data_of_bccd(name: str, data_root: Path) -> None:
     assert len(DATASETS.build(config.test_dataloader.dataset)) == 72
     for kind in ("val", "test"):
         assert config[f"{kind}_evaluator"].ann_file == str(data_root / "bccd" / f"{kind}.json")
+
+
+STAC = [name for name in EXPERIMENTS if name.startswith("stac/")]
+
+
+def test_stac_has_a_config_for_each_share() -> None:
+    assert {Path(name).name for name in STAC} == {
+        "shapes",
+        "bccd_10",
+        "coco_1",
+        "coco_2",
+        "coco_5",
+        "coco_10",
+    }
+
+
+@pytest.mark.parametrize("name", STAC)
+def test_stac_trains_in_stages_on_what_the_others_train_on(name: str) -> None:
+    """The teacher is the supervised twin; the student sees Soft Teacher's images and strong views."""
+    from ssod.engine.stage_plan import Plan, teacher_config
+
+    config, data = load(name), Path(name).name
+    plan = Plan.of(config)
+    assert (plan.rounds, plan.min_score) == (1, config.model.method.get("min_score", 0.9))
+    teacher, twin = teacher_config(config, plan.teacher), load(f"supervised/{data}")
+    for key in ("train_cfg", "param_scheduler", "optim_wrapper"):
+        assert teacher[key] == twin[key]
+    assert teacher.model.detector == twin.model.detector
+    assert teacher.model.method is teacher.model.teacher is config.model.teacher is None
+    assert sources(teacher) == sources(twin)
+    assert teacher.train_dataloader.batch_size == twin.train_dataloader.batch_size
+    labeled, unlabeled = sources(config)
+    other_labeled, other = sources(load(f"soft_teacher/{data}"))
+    assert labeled == other_labeled
+    assert {**unlabeled, "pipeline": None} == {**other, "pipeline": None}
+    [views] = [step for step in other.pipeline if step["type"] == "TwoViews"]
+    assert unlabeled.pipeline[1:-2] == views["strong"][:-1]
+    assert [step["type"] for step in unlabeled.pipeline[-2:]] == ["PlaceOfflineLabels", "PackView"]
+
+
+@pytest.mark.parametrize("percent", ["1", "2", "5", "10"])
+def test_stac_on_coco_is_the_published_recipe(percent: str) -> None:
+    """What coco_10.py says is kept (arXiv 2005.04757 and its released scripts)."""
+    config = load(f"stac/coco_{percent}")
+    model = build_model(config)
+    assert [model.method.unsup_weight(step) for step in (0, 180_000)] == [2.0, 2.0]
+    assert model.method.min_score == 0.9
+    assert tuple(config.train_dataloader.sampler.counts) == (1, 1)
+    assert config.train_cfg.max_iters == 180_000 and config.optim_wrapper.optimizer.lr == 0.01
+    _, steps = config.param_scheduler
+    assert steps.milestones == [120_000, 160_000]
+    split = f"semi_anns/instances_train2017.1@{percent}"
+    assert [part.ann_file for part in sources(config)] == [f"{split}.json", f"{split}-unlabeled.json"]
 
 
 def test_labeled_images_of_bccd_are_the_draw_that_the_config_tells_of(data_root: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .geometry import clip_boxes, project_boxes, visible_share
+
 
 @dataclass(frozen=True)
 class BoxLabels:
@@ -104,3 +106,16 @@ class BoxLabels:
             padded.scores[image, :count] = 1.0 if scores is None else scores[image].float()
             padded.valid[image, :count] = True
         return padded
+
+
+def project_labels(
+    labels: BoxLabels, homography: Tensor, size: Tensor, min_visible: float = 0.0
+) -> BoxLabels:
+    """Labels in another view's pixels; a box that left it, or of which too little is in view, is not valid.
+
+    homography (B, 3, 3) maps the labels' px to that view's · size (B, 2) its height, width · min_visible:
+    the share of a box's area that must be inside.
+    """
+    hull = project_boxes(labels.boxes, homography, None)
+    boxes = clip_boxes(hull, size)
+    return labels.with_boxes(boxes).where(visible_share(hull, boxes) >= min_visible)

@@ -73,6 +73,21 @@ def two_views(weak: Pipeline, strong: Pipeline) -> Pipeline:
     return [dict(type="LoadImage"), dict(type="TwoViews", weak=weak, strong=strong)]
 
 
+def offline(two_views: Pipeline, min_visible: float = 0.0) -> Pipeline:
+    """The student's half of a `two_views` pipeline, for images with boxes from a file: `dict(strong=P)`.
+
+    No weak view is made. The boxes follow the view's homography; those of which less than `min_visible` of
+    the area is still in view are dropped.
+    """
+    load, views = two_views
+    return [
+        load,
+        *views["strong"][:-1],
+        dict(type="PlaceOfflineLabels", min_visible=min_visible),
+        dict(type="PackView", name="strong"),
+    ]
+
+
 def test(scale: Size | None = COCO_TEST_SCALE) -> Pipeline:
     """The pipeline of validation and testing: mmdet's ordinary item, ready for `pseudo_collate`."""
     return [

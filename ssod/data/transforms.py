@@ -3,14 +3,16 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 from mmdet.datasets.transforms import PackDetInputs
 from mmengine.dataset import Compose
 
+from ssod.core.labels import BoxLabels, project_labels
 from ssod.errors import UserError
 from ssod.registry import FUNCTIONS, TRANSFORMS
 
@@ -122,7 +124,12 @@ class CopySharedImage:
 
 @TRANSFORMS.register_module()
 class PackView(PackDetInputs):  # type: ignore[misc]
-    """mmdet's packed item with the homography in its metainfo, under `name` if there is one."""
+    """mmdet's packed item with the homography in its metainfo, under `name` if there is one.
+
+    Boxes may have scores (`gt_scores`): those of offline labels.
+    """
+
+    mapping_table: ClassVar[dict[str, str]] = {**PackDetInputs.mapping_table, "gt_scores": "scores"}
 
     def __init__(self, name: str | None = None, meta_keys: Sequence[str] = META_KEYS) -> None:
         super().__init__(meta_keys=tuple(meta_keys))
@@ -133,6 +140,32 @@ class PackView(PackDetInputs):  # type: ignore[misc]
         # torch warns about a read-only array even though its values are copied.
         packed: Record = super().transform(CopySharedImage()(results))
         return packed if self.name is None else {self.name: packed}
+
+
+@TRANSFORMS.register_module()
+class PlaceOfflineLabels:
+    """The record with its offline labels as `gt_bboxes`, `gt_bboxes_labels` and `gt_scores` of the view.
+
+    The record brings `offline_labels`: `boxes` (n, 4) xyxy px of the original image, `classes` (n,) and
+    `scores` (n,). Comes last, so that all that the boxes ever see is the view's homography: mmdet's
+    transforms know of no scores, and would drop some boxes of the other three. A box also goes if less than
+    `min_visible` of its area is in view.
+    """
+
+    def __init__(self, min_visible: float = 0.0) -> None:
+        self.min_visible = min_visible
+
+    def __call__(self, results: Record) -> Record:
+        given = {key: torch.from_numpy(value) for key, value in results["offline_labels"].items()}
+        labels = BoxLabels.pad([given["boxes"]], [given["classes"]], [given["scores"]])
+        homography = torch.from_numpy(np.asarray(results["homography_matrix"]))[None]
+        size = torch.tensor([results["img_shape"]])
+        labels = project_labels(labels, homography, size, self.min_visible)
+        kept = labels.valid[0]
+        results["gt_bboxes"] = labels.boxes[0, kept]
+        results["gt_bboxes_labels"] = labels.classes[0, kept]
+        results["gt_scores"] = labels.scores[0, kept]
+        return results
 
 
 @TRANSFORMS.register_module()
@@ -167,7 +200,8 @@ def _owned(value: Any) -> Any:
 def collate_views(items: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Any]]]:
     """`{view: {"inputs": [...], "data_samples": [...]}}` over the views that the items hold.
 
-    An item is `dict(labeled=P)` or `dict(weak=P, strong=P)`; a view that no item holds is absent.
+    An item is `dict(labeled=P)`, `dict(weak=P, strong=P)` or, with offline labels, `dict(strong=P)`; a view
+    that no item holds is absent.
     """
     batch: dict[str, dict[str, list[Any]]] = {}
     for name in VIEWS:

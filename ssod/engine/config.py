@@ -13,7 +13,7 @@ from ssod.errors import UserError
 # What mmengine's Runner or a part of ours reads. Any other name must be a helper variable.
 KNOWN_NAMES = frozenset(
     (
-        *("model", "load_from"),
+        *("model", "load_from", "stages"),
         *("train_dataloader", "val_dataloader", "test_dataloader"),
         *("train_cfg", "val_cfg", "val_evaluator", "test_evaluator"),
         *("optim_wrapper", "param_scheduler", "auto_scale_lr"),
@@ -111,7 +111,8 @@ def _is_helper(name: str) -> bool:
 def merge_options(config: Config, options: Mapping[str, Any]) -> None:
     """Merges `--cfg-options`; UserError for a path that is not in the config."""
     for key in options:
-        _check_path(config, key)
+        # The teacher of a training in stages may differ from the config in anything the config has.
+        _check_path(config, key.removeprefix("stages.teacher."))
     try:
         config.merge_from_dict(dict(options))
     except (TypeError, KeyError, IndexError) as error:

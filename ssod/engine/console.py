@@ -133,6 +133,55 @@ class Reporter(Hook):  # type: ignore[misc]
         return seconds
 
 
+class ImageCounter:
+    """How many images of a job are done: a bar on a terminal, elsewhere a line every few seconds.
+
+    title: what is done to them · total, done: images in all, and before this began · interval: seconds
+    between two lines · quiet: shows nothing, as all processes but the first should.
+    """
+
+    def __init__(
+        self, title: str, total: int, done: int = 0, interval: float = 10.0, quiet: bool = False
+    ) -> None:
+        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet)
+        self.title, self.total, self.done, self.interval = title, total, done, interval
+        self.began = self.said = time.perf_counter()
+        self.before = done
+        self.progress: Progress | None = None
+        if self.console.is_terminal and not quiet:
+            columns = (
+                TextColumn("{task.description} {task.completed:.0f}/{task.total:.0f}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[text]}"),
+            )
+            self.progress = Progress(*columns, console=self.console, transient=True)
+            self.bar = self.progress.add_task(title, total=total, completed=done, text="")
+            self.progress.start()
+
+    def __enter__(self) -> "ImageCounter":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+
+    def say(self, text: str) -> None:
+        """Prints one line, above the bar if there is one."""
+        self.console.print(text, markup=False)
+
+    def advance(self, count: int) -> None:
+        """Counts images that are done now."""
+        self.done = min(self.done + count, self.total)
+        now = time.perf_counter()
+        seconds = (now - self.began) / max(self.done - self.before, 1) * (self.total - self.done)
+        text = f"eta {clock(seconds)}"
+        if self.progress is not None:
+            self.progress.update(self.bar, completed=self.done, text=text)
+        elif now - self.said >= self.interval:
+            self.said = now
+            self.say(f"{self.title} {self.done}/{self.total}  {text}")
+
+
 def metrics_table(metrics: dict[str, dict[str, float]], title: str = "") -> Table:
     """A table with a row for each network: AP, AP50, AP75, and by size."""
     table = Table(title=title or None, title_justify="left")

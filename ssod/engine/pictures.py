@@ -28,8 +28,8 @@ class PseudoLabelPictures(Hook):  # type: ignore[misc]
     """Writes `pseudo_labels/iter_XXXX.jpg` at each validation, of the first few unlabeled images.
 
     Left the weak view with the teacher's boxes and scores, right the strong view with the projected
-    boxes, outlined once for each thing they supervise. The views are drawn once, with a generator
-    of their own, and stay the same throughout the run.
+    boxes, outlined once for each thing they supervise; the strong view alone where labels come from a
+    file. The views are drawn once, with a generator of their own, and stay the same throughout the run.
     """
 
     priority = "LOW"
@@ -70,20 +70,22 @@ def fixed_batch(dataloader: Any, num_images: int) -> dict[str, Any] | None:
         return None
     chosen = range(sizes[0], min(sizes[0] + num_images, sizes[1]))
     batch = dict(dataloader.collate_fn([dataset[0], *(dataset[index] for index in chosen)]))
-    return batch if "weak" in batch else None
+    return batch if "strong" in batch else None
 
 
 def draw(batch: dict[str, Any], labels: dict[str, Any], classes: Any = ()) -> Image:
-    """The picture (H, W, 3) BGR: a row for each image, weak view left, strong right, a legend."""
+    """The picture (H, W, 3) BGR: a row for each image, weak view (if any) left, strong right, a legend."""
     masks = labels.get("masks") or {}
     colours = {name: MASK_COLOURS[i % len(MASK_COLOURS)] for i, name in enumerate(masks)}
     rows = []
-    for index in range(len(batch["weak"]["inputs"])):
-        weak = _draw_view(batch["weak"]["inputs"][index], labels["weak"], index, classes, None)
+    for index in range(len(batch["strong"]["inputs"])):
         marks = [(mask[index].cpu(), colours[name]) for name, mask in masks.items()]
-        strong = _draw_view(batch["strong"]["inputs"][index], labels["strong"], index, classes, marks)
-        rows.append(_side_by_side([weak, strong]))
-    return np.concatenate(_same_width([*rows, _legend(colours)]), axis=0)
+        views = {"weak": None, "strong": marks} if "weak" in labels else {"strong": marks}
+        drawn = [
+            _draw_view(batch[v]["inputs"][index], labels[v], index, classes, m) for v, m in views.items()
+        ]
+        rows.append(_side_by_side(drawn))
+    return np.concatenate(_same_width([*rows, _legend(colours, "weak" in labels)]), axis=0)
 
 
 def _draw_view(image: Any, labels: Any, index: int, classes: Any, marks: Any) -> Image:
@@ -126,9 +128,9 @@ def _same_width(rows: list[Image]) -> list[Image]:
     return [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
 
 
-def _legend(colours: dict[str, tuple[int, int, int]]) -> Image:
+def _legend(colours: dict[str, tuple[int, int, int]], with_weak: bool = True) -> Image:
     """A strip that names the colours."""
-    entries = {"weak view: teacher": TEACHER_COLOUR}
+    entries = {"weak view: teacher": TEACHER_COLOUR} if with_weak else {}
     entries |= {f"strong view: {name}" if i == 0 else name: c for i, (name, c) in enumerate(colours.items())}
     entries["unused"] = UNUSED_COLOUR
     strip: Image = np.full((26, 640, 3), 40, dtype=np.uint8)

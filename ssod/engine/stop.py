@@ -34,6 +34,14 @@ class StopSignal(Hook):  # type: ignore[misc]
             signal.signal(number, handler)
         self.before = {}
 
+    def agreed(self) -> bool:
+        """Whether a signal came to any process; all of them must ask at the same place."""
+        if get_world_size() > 1:
+            flag = torch.tensor(int(self.received))
+            all_reduce(flag)
+            self.received = bool(flag)
+        return self.received
+
     def _receive(self, number: int, frame: Any) -> None:
         self.received = True
         self.ignore()  # whoever repeats it doesn't want to wait for a checkpoint

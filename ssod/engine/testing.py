@@ -1,5 +1,6 @@
 """COCO AP of a checkpoint: what tools/test.py calls, and a test calls in its own process."""
 
+import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,17 +40,13 @@ def evaluate_checkpoint(
         check_names(config, config_path)
         merge_options(config, options or {})
         loader, metric = _parts(config, config_path, split)
-        content = checkpoints.load(checkpoint)
-        _silence()
+        silence()
+        model, content = load_model(config, checkpoint)
+        networks = evaluate.choose_networks(model, which)
         with mistakes_in_config(), evaluate.prints_to(None):
-            model = MODELS.build(config.model)
-            checkpoints.check_weights(model, content, str(checkpoint))
-            networks = evaluate.choose_networks(model, which)
             dataloader = Runner.build_dataloader(loader, seed=0)
             evaluators = evaluate.build_evaluators(metric, networks, dataloader.dataset)
         evaluate.check_classes(model, dataloader.dataset)
-        model.load_state_dict(content["state_dict"])
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
         num_images = len(dataloader.dataset)
         flat = evaluate.evaluate(model, dataloader, evaluators, num_images)
     report = {
@@ -71,6 +68,20 @@ def evaluate_checkpoint(
     return report
 
 
+def load_model(config: Config, checkpoint: str | Path) -> tuple[Any, dict[str, Any]]:
+    """The config's model with a checkpoint's weights, on the device, and the checkpoint's content.
+
+    Raises UserError for a file that can't be read or belongs to another model.
+    """
+    content = checkpoints.load(checkpoint)
+    with mistakes_in_config(), evaluate.prints_to(None):
+        model = MODELS.build(copy.deepcopy(config.model))  # mmdet writes into what it builds from
+    checkpoints.check_weights(model, content, str(checkpoint))
+    model.load_state_dict(content["state_dict"])
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model, content
+
+
 def by_network(flat: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """`{"teacher": {"bbox_mAP": ...}}` from `{"teacher/bbox_mAP": ...}`."""
     nested: dict[str, dict[str, float]] = {}
@@ -89,7 +100,7 @@ def _parts(config: Config, path: str | Path, split: str) -> tuple[Any, Any]:
     return config[names[1]], config[names[2]]
 
 
-def _silence() -> None:
+def silence() -> None:
     """Keeps mmengine's and mmdet's log off the console: no run's file would take it."""
     logger = MMLogger.get_instance("ssod-test")
     logger.handlers = [logging.NullHandler()]

@@ -60,6 +60,10 @@ def train(
         config.pop("work_dir", None)
         config.launcher = choose_launcher(launcher or config.get("launcher"))
         start_processes(config.launcher)
+        if "stages" in config:
+            from ssod.engine.stages import train_stages  # which itself trains by this module
+
+            return train_stages(place, config, config_path, resume, _train_in)
         return _train_in(place, config, config_path, resume)
 
 

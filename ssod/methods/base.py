@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.geometry import clip_boxes, project_boxes, visible_share
-from ..core.labels import BoxLabels
+from ..core.labels import BoxLabels, project_labels
 from ..core.schedules import Ramp
 from ..core.selection import Selection
 from ..errors import UserError
@@ -26,9 +25,12 @@ class Method(nn.Module, ABC):
     unsup_weight: λ_u(t), a number, a Ramp or a dict of its fields; 0 before `start` is burn-in.
     needs: what a detector must offer, checked when the model is built: nothing (hard labels work with any
     mmdet detector) or "two_stage" (proposals and scores of single regions: models/frcnn.py).
+    needs_teacher: an average of the student labels · needs_file: the labels come with the images, from a file
+    that engine/stages.py writes.
     """
 
     needs_teacher = False
+    needs_file = False
     needs: frozenset[str] = frozenset()
 
     def __init__(self, unsup_weight: float | dict[str, object] | Ramp = 1.0) -> None:
@@ -47,7 +49,10 @@ class Method(nn.Module, ABC):
     def pseudo_labels(
         self, student: nn.Module, teacher: nn.Module | None, batch: SemiBatch
     ) -> dict[str, Any] | None:
-        """What it would teach on this batch: {"weak", "strong": BoxLabels, "masks": {name: (U, K)}}."""
+        """What it would teach on this batch: {"weak", "strong": BoxLabels, "masks": {name: (U, K)}}.
+
+        There is no "weak" where the labels come from a file.
+        """
         return None
 
 
@@ -57,9 +62,7 @@ def to_strong(labels: BoxLabels, batch: SemiBatch, min_visible: float = 0.0) -> 
     A box also becomes invalid where less than `min_visible` of its area is inside the strong view.
     """
     assert batch.weak_to_strong is not None and batch.strong is not None
-    hull = project_boxes(labels.boxes, batch.weak_to_strong, None)
-    boxes = clip_boxes(hull, batch.strong.size)
-    return labels.with_boxes(boxes).where(visible_share(hull, boxes) >= min_visible)
+    return project_labels(labels, batch.weak_to_strong, batch.strong.size, min_visible)
 
 
 @torch.no_grad()

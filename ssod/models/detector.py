@@ -102,7 +102,7 @@ class SemiDetector(BaseDetector):  # type: ignore[misc]
     @torch.no_grad()
     def pseudo_labels(self, batch: SemiBatch) -> dict[str, Any] | None:
         """What the method makes of a batch's unlabeled images, for pictures and telemetry; or None."""
-        if self.method is None or batch.weak is None:
+        if self.method is None or batch.strong is None:
             return None
         labels: dict[str, Any] | None = self.method.pseudo_labels(self.student, self.teacher, batch)
         return labels

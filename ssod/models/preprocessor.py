@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,22 +33,19 @@ class SemiPreprocessor(DetDataPreprocessor):  # type: ignore[misc]
         height, width = self._common_size([image for name in student for image in data[name]["inputs"]])
         views = {name: self._view(data[name]["inputs"], height, width) for name in student}
         truth = self._labels(data["labeled"]["data_samples"])
-        if "strong" not in data:
-            batch = SemiBatch(labeled=views["labeled"], truth=truth)
-        else:
+        batch = SemiBatch(labeled=views["labeled"], truth=truth)
+        if "strong" in data:
+            batch = replace(batch, strong=views["strong"], strong_labels=self._offline(data["strong"]))
+        if "weak" in data:
             weak = data["weak"]["inputs"]
             forward, backward = self._homographies(
                 data["weak"]["data_samples"], data["strong"]["data_samples"]
             )
-            offline = all("scores" in each.gt_instances for each in data["strong"]["data_samples"])
-            batch = SemiBatch(
-                labeled=views["labeled"],
-                truth=truth,
+            batch = replace(
+                batch,
                 weak=self._view(weak, *self._common_size(weak)),
-                strong=views["strong"],
                 weak_to_strong=forward,
                 strong_to_weak=backward,
-                strong_labels=self._labels(data["strong"]["data_samples"]) if offline else None,
             )
         return {"inputs": batch, "data_samples": None}
 
@@ -69,6 +67,11 @@ class SemiPreprocessor(DetDataPreprocessor):  # type: ignore[misc]
         size = torch.tensor([image.shape[1:] for image in images], dtype=torch.float32)
         padded = (size / self.pad_size_divisor).ceil() * self.pad_size_divisor
         return View(images=stack, size=size.to(self.device), padded=padded.to(self.device))
+
+    def _offline(self, strong: dict[str, Any]) -> BoxLabels | None:
+        """The labels that came with the strong views from a file; None where no view has any."""
+        samples = strong["data_samples"]
+        return self._labels(samples) if all("scores" in each.gt_instances for each in samples) else None
 
     def _labels(self, samples: Sequence[Any]) -> BoxLabels:
         """The annotations of data samples, padded to the batch's largest count; scores 1 unless given."""

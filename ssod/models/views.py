@@ -27,7 +27,7 @@ class SemiBatch:
     """L labeled images with their truth and U unlabeled ones in two views; a supervised batch has U = 0.
 
     weak_to_strong, strong_to_weak (U, 3, 3) float32 map pixels of one view to the other.
-    strong_labels: offline pseudo labels on the strong view, or None.
+    strong_labels: offline pseudo labels in the strong view's pixels, or None; weak may then be None.
     """
 
     labeled: View

@@ -42,3 +42,13 @@ def test_invalid_slots_are_not_drawn() -> None:
     found = labels([[40, 50, 80, 90]]).where(torch.tensor([[False]]))
     picture = pictures.draw(views(), {"weak": found, "strong": found, "masks": None}, ())
     assert not np.any(picture[:400, :500])
+
+
+def test_labels_of_a_file_are_drawn_on_the_strong_view_alone() -> None:
+    batch = {"strong": views()["strong"]}
+    found = labels([[50, 60, 130, 140]])
+    masks = {"all losses": torch.tensor([[True]])}
+    picture = pictures.draw(batch, {"strong": found, "masks": masks}, ("disc",))
+    assert tuple(picture[100, 50]) == pictures.MASK_COLOURS[0]
+    legend = picture[406:]
+    assert not (legend == pictures.TEACHER_COLOUR).all(axis=-1).any(), "there is no teacher's view to explain"

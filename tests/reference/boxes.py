@@ -9,17 +9,19 @@ Box = Sequence[float]  # x1, y1, x2, y2
 BACKGROUND, UNUSED = -1, -2
 
 
-def project(
-    box: Box, homography: Sequence[Sequence[float]], size: tuple[float, float], clipped: bool = True
-) -> list[float]:
-    """The hull of the box's corners mapped one by one, cut at the border of an image of (height, width)."""
+def project(box: Box, homography: Sequence[Sequence[float]], size: tuple[float, float]) -> list[float]:
+    """The hull of the box's mapped corners, cut at the border of an image of (height, width)."""
+    return clip(hull(box, homography), size)
+
+
+def hull(box: Box, homography: Sequence[Sequence[float]]) -> list[float]:
+    """The smallest box around the box's four corners, mapped one by one."""
     xs, ys = [], []
     for x, y in ((box[0], box[1]), (box[2], box[1]), (box[2], box[3]), (box[0], box[3])):
         a, b, w = (row[0] * x + row[1] * y + row[2] for row in homography)
         xs.append(a / w)
         ys.append(b / w)
-    hull = [min(xs), min(ys), max(xs), max(ys)]
-    return clip(hull, size) if clipped else hull
+    return [min(xs), min(ys), max(xs), max(ys)]
 
 
 def clip(box: Box, size: tuple[float, float]) -> list[float]:

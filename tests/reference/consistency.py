@@ -72,7 +72,7 @@ def hard_labels(
     for box, label, score in detections:
         if not score > min_score:
             continue
-        hull = box_oracle.project(box, homography, (math.inf, math.inf), clipped=False)
+        hull = box_oracle.hull(box, homography)
         seen = box_oracle.clip(hull, size)
         if min(seen[2] - seen[0], seen[3] - seen[1]) <= 1e-2:
             continue

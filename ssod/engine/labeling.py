@@ -1,0 +1,253 @@
+"""Offline pseudo labels: a trained network labels images in batches, so that a kill costs one batch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
+from torch.utils.data import DataLoader, Dataset
+
+import ssod.data.transforms  # noqa: F401  registers what the pipeline names
+from ssod.data.pseudo_coco import Provenance, read_pseudo_coco, write_pseudo_coco
+from ssod.data.unlabeled import ImageSet, read_images
+from ssod.engine import evaluate
+from ssod.engine.config import check_names, merge_options, read_config
+from ssod.engine.console import ImageCounter
+from ssod.engine.mistakes import mistakes_in_config
+from ssod.engine.partial import PartialFile, partial_files, remove_partial_files
+from ssod.engine.provenance import check_output, labeling_pipeline, provenance_of
+from ssod.engine.runner import warnings_to_log
+from ssod.engine.stop import StopSignal
+from ssod.engine.testing import load_model, silence
+from ssod.errors import UserError
+from ssod.registry import register_all_modules
+
+AGREE_INTERVAL = 10  # batches of each process between two looks at what signals the others got
+Status = Literal["done", "stopped"]
+Row = dict[str, Any]  # one image: id, file_name, width, height, boxes as write_pseudo_coco takes them
+
+
+def categories_of(config: Config, known: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+    """The categories of the labels, in the order of the config's classes.
+
+    Their ids are those of `known`, the images' own COCO categories, if all classes are there, else 1, 2, ...
+    """
+    metainfo = config.val_dataloader.dataset.get("metainfo") or {}
+    classes = metainfo.get("classes")
+    if not classes:
+        raise UserError("the config's val_dataloader.dataset names no metainfo=dict(classes=(...))")
+    ids = {each.get("name"): each.get("id") for each in known}
+    if not all(ids.get(name) is not None for name in classes):
+        ids = {name: number for number, name in enumerate(classes, 1)}
+    return [{"id": ids[name], "name": name} for name in classes]
+
+
+class _Images(Dataset[Any]):
+    """Items of the test pipeline; an image that can't be read raises UserError."""
+
+    def __init__(self, images: ImageSet, pipeline: Sequence[dict[str, Any]], classes: Sequence[str]) -> None:
+        self.images = images.images
+        with mistakes_in_config():
+            self.pipeline = Compose(pipeline)
+        self.metainfo = {"classes": tuple(classes)}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Any:
+        image = self.images[index]
+        return self.pipeline({"img_path": image.path, "img_id": image.id})
+
+
+# ---------------------------------------------------------------- labeling
+
+
+def label_images(
+    model: Any,
+    images: ImageSet,
+    out: str | Path,
+    provenance: Provenance,
+    pipeline: Sequence[dict[str, Any]],
+    categories: Sequence[dict[str, Any]],
+    batch_size: int = 1,
+    num_workers: int = 0,
+    resume: bool = False,
+) -> Status:
+    """Writes the labels of `images` to `out`; "stopped" if a signal came first.
+
+    The detections of `provenance.network` after its own NMS, with score >= `provenance.min_score`, in pixels
+    of the original image. Every process of a distributed run takes its share of the batches. resume: goes on
+    where an earlier call was stopped or killed, with the same bytes in the end.
+
+    Raises UserError for labels begun with other settings, or begun at all without `resume`, for an image
+    that can't be read, and for a detector with other classes.
+    """
+    out = Path(out)
+    begun = partial_files(out)
+    if begun and not resume:
+        raise UserError(f"{out} was begun and not finished: add --resume to go on, or remove {begun[0]}")
+    partial = PartialFile(out, {"provenance": asdict(provenance), "batch_size": batch_size}, get_rank())
+    done = {piece["batch"] for piece in partial.read()}
+    barrier()  # nobody writes before all have read
+    dataset = _Images(images, pipeline, [each["name"] for each in categories])
+    evaluate.check_classes(model, dataset)
+    # Images are always labeled in the same batches: an interrupted run and an uninterrupted one see the same
+    # padding and give the same bytes.
+    count = len(dataset)
+    batches = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    labeler = _Labeler(model, dataset, provenance, [each["id"] for each in categories])
+    missing = [number for number in range(len(batches)) if number not in done]
+    counter = ImageCounter("labeling", count, sum(len(batches[n]) for n in done), quiet=not is_main_process())
+    stop = StopSignal()
+    stop.listen()
+    partial.open()
+    try:
+        with counter:
+            _label_share(labeler, batches, missing, num_workers, partial, counter, stop)
+    finally:
+        stop.ignore()
+        partial.close()
+    if stop.agreed():
+        return "stopped"
+    barrier()  # all shares are written
+    if is_main_process():
+        rows = {piece["batch"]: piece["rows"] for piece in partial.read()}
+        ordered = [row for number in range(len(batches)) for row in rows[number]]
+        write_pseudo_coco(out, provenance, categories, ordered)
+        remove_partial_files(out)
+    barrier()
+    return "done"
+
+
+def _label_share(
+    labeler: "_Labeler",
+    batches: Sequence[range],
+    missing: Sequence[int],
+    num_workers: int,
+    partial: PartialFile,
+    counter: ImageCounter,
+    stop: StopSignal,
+) -> None:
+    """Labels this process's share of the missing batches, until a signal comes to any process."""
+    world_size = get_world_size()
+    share = missing[get_rank() :: world_size]
+    chosen = [list(batches[number]) for number in share]
+    loader = iter(labeler.loader(chosen, num_workers))
+    for turn in range(-(-len(missing) // world_size)):  # as many turns for each: they agree in lockstep
+        if turn < len(share):
+            rows = labeler.rows(chosen[turn], next(loader))
+            partial.add({"batch": share[turn], "rows": rows})
+            counter.advance(len(rows) * world_size)
+        asked = world_size == 1 or (turn + 1) % AGREE_INTERVAL == 0
+        if asked and stop.agreed():
+            return
+
+
+class _Labeler:
+    """A network in eval and float32, whose detections become rows."""
+
+    def __init__(
+        self, model: Any, dataset: _Images, provenance: Provenance, category_ids: Sequence[Any]
+    ) -> None:
+        self.model = evaluate.unwrap(model).eval()
+        self.dataset = dataset
+        self.network = provenance.network
+        self.min_score = provenance.min_score
+        self.category_ids = category_ids
+
+    def loader(self, batches: list[list[int]], num_workers: int) -> DataLoader[Any]:
+        """The items of each batch, in order."""
+        return DataLoader(
+            self.dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=pseudo_collate
+        )
+
+    @torch.no_grad()
+    def rows(self, indices: Sequence[int], batch: Any) -> list[Row]:
+        """A row for each image of a batch."""
+        device = next(self.model.parameters()).device.type
+        with torch.autocast(device, enabled=False):
+            data = self.model.data_preprocessor(batch, False)
+            found = self.model.predict(data["inputs"], data["data_samples"], which=self.network)
+        rows = []
+        for index, sample in zip(indices, found, strict=True):
+            image, (height, width) = self.dataset.images[index], sample.ori_shape
+            row = {"id": image.id, "file_name": image.file_name, "width": width, "height": height}
+            rows.append({**row, "boxes": self._boxes(sample.pred_instances)})
+        return rows
+
+    def _boxes(self, found: Any) -> list[list[Any]]:
+        """`[x, y, width, height, category id, score]` of the detections that count, best first."""
+        found = found[found.scores >= self.min_score]
+        corners, labels, scores = (found[key].cpu().tolist() for key in ("bboxes", "labels", "scores"))
+        boxes = [
+            [
+                *(round(value, 2) for value in (x, y, right - x, bottom - y)),
+                self.category_ids[label],
+                round(s, 6),
+            ]
+            for (x, y, right, bottom), label, s in zip(corners, labels, scores, strict=True)
+        ]
+        return [box for box in boxes if box[2] > 0 and box[3] > 0]
+
+
+# ---------------------------------------------------------------- tools/pseudo_label.py
+
+
+def label_with_checkpoint(
+    config_path: str | Path,
+    checkpoint: str | Path,
+    source: str | Path,
+    out: str | Path,
+    min_score: float = 0.9,
+    batch_size: int | None = None,
+    num_workers: int | None = None,
+    which: str | None = None,
+    image_root: str | Path | None = None,
+    resume: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> Status:
+    """Labels a folder, a list or a COCO file with a checkpoint: what tools/pseudo_label.py calls.
+
+    which: "teacher" or "student", by default the one to ship · batch_size, num_workers: by default those of
+    the config's validation. Raises UserError for bad input.
+    """
+    register_all_modules()
+    out = Path(out)
+    if not out.resolve().parent.is_dir():
+        raise UserError(f"--out {out}: the folder does not exist")
+    if not 0 <= min_score <= 1:
+        raise UserError(f"--min-score {min_score}: a score is between 0 and 1")
+    with warnings_to_log():
+        config = read_config(config_path)
+        check_names(config, config_path)
+        merge_options(config, options or {})
+        pipeline = labeling_pipeline(config)
+        images = read_images(source, image_root)
+        categories = categories_of(config, images.categories)
+        silence()
+        model, _ = load_model(config, checkpoint)
+        [network] = evaluate.choose_networks(model, which or model.which[0])
+        provenance = provenance_of(config, checkpoint, images, min_score, network)
+        if check_output(out, provenance):
+            print(f"nothing to do: {out} holds these labels already")
+            return "done"
+        loader = config.val_dataloader
+        size = loader.get("batch_size", 1) if batch_size is None else batch_size
+        if size < 1:
+            raise UserError(f"--batch-size {size}: at least 1 image")
+        workers = loader.get("num_workers", 0) if num_workers is None else num_workers
+        status = label_images(model, images, out, provenance, pipeline, categories, size, workers, resume)
+    print(summary(out) if status == "done" else f"stopped: run again with --resume to finish {out}")
+    return status
+
+
+def summary(path: str | Path) -> str:
+    """One line on a file of labels: images, boxes, boxes an image."""
+    content = read_pseudo_coco(path)
+    count, boxes = len(content.images), len(content.annotations)
+    labeled = len({one["image_id"] for one in content.annotations})
+    return f"{boxes} boxes on {labeled} of {count} images, {boxes / max(count, 1):.1f} an image: {path}"

@@ -1,0 +1,73 @@
+"""Labels images: `python tools/pseudo_label.py CONFIG CHECKPOINT IMAGES --out FILE.json`; see --help."""
+
+import argparse
+import os
+import sys
+import traceback
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for the reason see tools/train.py
+
+from mmengine.config import DictAction
+
+from ssod.errors import UserError
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Writes a COCO file with a network's boxes and scores, and where they come from. Exit "
+        "codes: 0 done, 2 bad input, 75 stopped by a signal (run again with --resume), 1 anything else."
+    )
+    parser.add_argument("config", help="the config that the checkpoint was trained with")
+    parser.add_argument("checkpoint", help="such as work_dirs/.../checkpoints/best_teacher.pth")
+    parser.add_argument("images", help="a folder, a .txt list with one path a line, or a COCO .json file")
+    parser.add_argument("--out", required=True, metavar="FILE.json", help="the file to write")
+    parser.add_argument("--min-score", type=float, default=0.9, help="boxes below are dropped; default: 0.9")
+    parser.add_argument("--batch-size", type=int, help="default: the config's val_dataloader's")
+    parser.add_argument("--num-workers", type=int, help="default: the config's val_dataloader's")
+    parser.add_argument(
+        "--which", choices=("teacher", "student"), help="default: the teacher, if there is one"
+    )
+    parser.add_argument(
+        "--image-root",
+        metavar="DIR",
+        help="where relative names of a list or COCO file begin; default: its folder",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on where a stopped or killed run was")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
+        help="changes to the config, such as model.detector.test_cfg.rcnn.max_per_img=50",
+    )  # fmt: skip
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> int:
+    """The exit code."""
+    arguments = parse(words)
+    from ssod.engine.labeling import label_with_checkpoint
+
+    try:
+        status = label_with_checkpoint(
+            arguments.config,
+            arguments.checkpoint,
+            arguments.images,
+            arguments.out,
+            min_score=arguments.min_score,
+            batch_size=arguments.batch_size,
+            num_workers=arguments.num_workers,
+            which=arguments.which,
+            image_root=arguments.image_root,
+            resume=arguments.resume,
+            options=arguments.cfg_options,
+        )
+    except UserError as error:
+        print(f"error: {error.one_line}", file=sys.stderr)
+        return 2
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 75 if status == "stopped" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
