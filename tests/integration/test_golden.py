@@ -38,18 +38,19 @@ METHODS: dict[str, dict[str, Any] | None] = {
     "MeanTeacher": dict(unsup_weight=dict(value=5.0, length=10, shape="sigmoid"), rpn_weight=1.0),
     "FixMatch": dict(unsup_weight=BURN_IN, min_score=0.3),
     "UnbiasedTeacher": dict(unsup_weight=BURN_IN, min_score=0.5),
+    "STAC": dict(),
 }
 # Relative to the step's total loss. Torch 2.11 gives the digits of 2.15; other convolutions (oneDNN off) give
 # 1.1e-4 at most in the first eight steps; then scores cross bounds, and it is up to 0.1.
 TIGHT_STEPS, TIGHT, LOOSE = 8, 1e-3, 0.3
 
 
-def loader(root: Path) -> Any:
-    """2 labeled and 2 unlabeled shapes a batch, at 96 px, loaded in this process."""
+def loader(root: Path, offline_labels: bool) -> Any:
+    """2 labeled and 2 unlabeled shapes a batch, at 96 px, loaded in this process; with labels if asked."""
     from mmengine.registry import init_default_scope
     from mmengine.runner import Runner
 
-    from ssod.data.pipelines import labeled, strong, two_views, weak
+    from ssod.data.pipelines import labeled, offline, strong, two_views, weak
     from ssod.data.shapes import CLASSES, draw_dataset
 
     init_default_scope("ssod")
@@ -65,6 +66,13 @@ def loader(root: Path) -> Any:
         pipeline=two_views(weak(scale), strong(scale)),
         **place,
     )
+    if offline_labels:
+        truth = json.loads((root / "annotations/train_unlabeled_truth.json").read_text())
+        for number, annotation in enumerate(truth["annotations"]):
+            annotation["score"] = (0.5, 0.95)[number % 2]
+        (root / "pseudo.json").write_text(json.dumps(truth))
+        unknown["pipeline"] = offline(unknown["pipeline"])
+        unknown = dict(type="PseudoLabeled", dataset=unknown, labels=str(root / "pseudo.json"))
     return Runner.build_dataloader(
         dict(
             batch_size=4,
@@ -85,7 +93,7 @@ def losses_of(name: str, root: Path) -> dict[str, list[float]]:
 
     random.seed(0)
     np.random.seed(0)
-    batches = iter(loader(root))
+    batches = iter(loader(root, offline_labels=name == "STAC"))
     options = METHODS[name]
     method = None if options is None else dict(type=name, **options)
     model = detectors.semi_detector(method, EMA, exhaustive=False)

@@ -26,6 +26,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "FixMatch": dict(min_score=0.4),
     "FixMatch, teacher": dict(min_score=0.4, labeler="teacher"),
     "UnbiasedTeacher": dict(min_score=0.4),
+    "STAC": dict(min_score=0.4),
 }
 every_method = pytest.mark.parametrize("name", METHODS)
 
