@@ -144,7 +144,7 @@ def test_what_is_done_is_skipped_and_what_differs_refused(
 def test_a_signal_in_the_student_then_resume(finished: Path, tmp_path: Path) -> None:
     """Exit 75 inside stage 3; --resume goes on there, and neither trains nor labels again."""
     out = tmp_path / "run"
-    long = [*SHORT, "train_cfg.max_iters=60", "train_cfg.val_interval=60"]
+    long = [*SHORT, "train_cfg.max_iters=30", "train_cfg.val_interval=30"]
     words = command("train.py", CONFIG, "--work-dir", out, "--cfg-options", *long)
     process = subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
     deadline = time.time() + 300
@@ -157,7 +157,7 @@ def test_a_signal_in_the_student_then_resume(finished: Path, tmp_path: Path) -> 
     kept = {name: data for name, data in files(out).items() if name.startswith(("stage_1", "stage_2"))}
     done = run([*words[:5], "--resume", *words[5:]])
     assert done.returncode == 0, done.stderr
-    assert result_of(out)["status"] == "done" and result_of(out)["iterations"] == 60
+    assert result_of(out)["status"] == "done" and result_of(out)["iterations"] == 30
     assert {name: files(out)[name] for name in kept} == kept
 
 
