@@ -44,9 +44,9 @@ class STAC(Method):
         }
 
     def select(self, batch: SemiBatch) -> BoxLabels:
-        """The pseudo boxes with a score above τ: the paper's indicator w(x)."""
+        """The pseudo boxes with a score above τ, the paper's indicator w(x); an image without any has no loss."""
         selected: BoxLabels = self.selection(offline(batch))
-        return selected
+        return selected.skip_empty()
 
     def pseudo_labels(
         self, student: nn.Module, teacher: nn.Module | None, batch: SemiBatch
