@@ -44,7 +44,7 @@ class STAC(Method):
         }
 
     def select(self, batch: SemiBatch) -> BoxLabels:
-        """The pseudo boxes with a score above τ, the paper's indicator w(x); an image without any has no loss."""
+        """The pseudo boxes with a score above τ, the paper's indicator; an image without any has no loss."""
         selected: BoxLabels = self.selection(offline(batch))
         return selected.skip_empty()
 
