@@ -105,43 +105,10 @@ def shorten(names: Sequence[Any]) -> str:
     return f"({', '.join(repr(name) for name in list(names)[:SHOWN])}{more})"
 
 
-def part_of(
-    records: list[dict[str, Any]],
-    path: str,
-    only_ids: Sequence[int] | None,
-    except_ids: Sequence[int] | None,
-) -> list[dict[str, Any]]:
-    """The records whose `img_id` is in `only_ids`, or not in `except_ids`; order stays.
+class PartOfFile:
+    """A dataset that can take a part of its file: `only_ids`, or all but `except_ids`; not both."""
 
-    Raises UserError when both are given, or an id is twice in the list or not in the file.
-    """
-    if only_ids is None and except_ids is None:
-        return records
-    if only_ids is not None and except_ids is not None:
-        raise UserError(f"only_ids and except_ids are both given for {path}: choose one of them")
-    name, ids = ("only_ids", only_ids) if only_ids is not None else ("except_ids", except_ids)
-    wanted = set(ids or ())
-    if len(wanted) != len(ids or ()):
-        raise UserError(f"{name} for {path} has an id twice: list every image once")
-    missing = sorted(wanted - {record["img_id"] for record in records})
-    if missing:
-        raise UserError(
-            f"{name} has ids {shorten(missing)} that are no images of {path}: "
-            "check the list, or the ann_file that it was made for"
-        )
-    return [one for one in records if (one["img_id"] in wanted) == (name == "only_ids")]
-
-
-@DATASETS.register_module()
-class LabeledCoco(CocoDataset):  # type: ignore[misc]
-    """mmdet's CocoDataset that refuses faulty files when it is built; good for validation, too.
-
-    Args are those of `CocoDataset`: `ann_file`, `data_root`, `data_prefix=dict(img=...)`,
-    `metainfo=dict(classes=...)`, `filter_cfg`, `pipeline`, `test_mode`, `indices`, ...
-    `filter_cfg=None` keeps images without boxes as negatives; mmdet's semi-supervised COCO recipe
-    is `dict(filter_empty_gt=True, min_size=32)`. `only_ids` or `except_ids` takes a part of the
-    file: the images with these ids, or all others.
-    """
+    ann_file: str
 
     def __init__(
         self,
@@ -154,9 +121,44 @@ class LabeledCoco(CocoDataset):  # type: ignore[misc]
         self.except_ids = except_ids
         super().__init__(*args, **kwargs)
 
+    def part_of(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The records whose `img_id` belongs to the part; order stays.
+
+        Raises UserError when both are given, or an id is twice in the list or not in the file.
+        """
+        path = self.ann_file
+        if self.only_ids is None and self.except_ids is None:
+            return records
+        if self.only_ids is not None and self.except_ids is not None:
+            raise UserError(f"only_ids and except_ids are both given for {path}: choose one of them")
+        only = self.only_ids is not None
+        name, ids = ("only_ids", self.only_ids) if only else ("except_ids", self.except_ids)
+        wanted = set(ids or ())
+        if len(wanted) != len(ids or ()):
+            raise UserError(f"{name} for {path} has an id twice: list every image once")
+        missing = sorted(wanted - {record["img_id"] for record in records})
+        if missing:
+            raise UserError(
+                f"{name} has ids {shorten(missing)} that are no images of {path}: "
+                "check the list, or the ann_file that it was made for"
+            )
+        return [one for one in records if (one["img_id"] in wanted) == only]
+
+
+@DATASETS.register_module()
+class LabeledCoco(PartOfFile, CocoDataset):  # type: ignore[misc]
+    """mmdet's CocoDataset that refuses faulty files when it is built; good for validation, too.
+
+    Args are those of `CocoDataset`: `ann_file`, `data_root`, `data_prefix=dict(img=...)`,
+    `metainfo=dict(classes=...)`, `filter_cfg`, `pipeline`, `test_mode`, `indices`, ...
+    `filter_cfg=None` keeps images without boxes as negatives; mmdet's semi-supervised COCO recipe
+    is `dict(filter_empty_gt=True, min_size=32)`. `only_ids` or `except_ids` takes a part of the
+    file: the images with these ids, or all others.
+    """
+
     def load_data_list(self) -> list[dict[str, Any]]:
         """The records of the file, or of the part of it that is asked for."""
-        return part_of(super().load_data_list(), self.ann_file, self.only_ids, self.except_ids)
+        return self.part_of(super().load_data_list())
 
     def COCOAPI(self, path: str) -> COCO:  # noqa: N802  mmdet's hook, a class attribute there
         """The index of a checked annotation file; pycocotools' own loader prints to the console."""
@@ -191,7 +193,7 @@ def _index(content: Mapping[str, Any]) -> COCO:
 
 
 @DATASETS.register_module()
-class UnlabeledCoco(BaseDetDataset):  # type: ignore[misc]
+class UnlabeledCoco(PartOfFile, BaseDetDataset):  # type: ignore[misc]
     """The images of a COCO file; its annotations, if it has any, are dropped unread.
 
     A record is `img_path, img_id, height, width, sample_idx` and nothing else. `metainfo` takes the
@@ -201,17 +203,6 @@ class UnlabeledCoco(BaseDetDataset):  # type: ignore[misc]
     """
 
     METAINFO = CocoDataset.METAINFO
-
-    def __init__(
-        self,
-        *args: Any,
-        only_ids: Sequence[int] | None = None,
-        except_ids: Sequence[int] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.only_ids = only_ids
-        self.except_ids = except_ids
-        super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """One record for each image, in file order."""
@@ -228,7 +219,7 @@ class UnlabeledCoco(BaseDetDataset):  # type: ignore[misc]
             )
             for image in images
         ]
-        return part_of(records, self.ann_file, self.only_ids, self.except_ids)
+        return self.part_of(records)
 
     def filter_data(self) -> list[dict[str, Any]]:
         """The records whose smaller side is at least `min_size`; raises UserError if none is."""
