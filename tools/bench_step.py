@@ -7,6 +7,7 @@ import time
 from statistics import median
 from typing import Any
 
+from ssod.cli import exit_code
 from ssod.errors import UserError
 
 
@@ -66,16 +67,17 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", help="weights to start from; random ones find no pseudo boxes")
     parser.add_argument("--rounds", type=int, default=10, help="default: 10, after one that doesn't count")
     arguments = parser.parse_args(words)
+    return exit_code(lambda: run(arguments))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measures and prints."""
     from ssod.engine.config import load_config
     from ssod.registry import register_all_modules
 
     register_all_modules()
     logging.disable(logging.INFO)  # mmengine says of each weight how it was initialised
-    try:
-        measure(load_config(arguments.config), arguments.checkpoint, arguments.rounds)
-    except UserError as error:
-        print(f"error: {error.one_line}", file=sys.stderr)
-        return 2
+    measure(load_config(arguments.config), arguments.checkpoint, arguments.rounds)
     return 0
 
 

@@ -3,13 +3,10 @@
 import argparse
 import os
 import sys
-import traceback
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for the reason see tools/train.py
 
-from mmengine.config import DictAction
-
-from ssod.errors import UserError
+from ssod.cli import add_config_options, exit_code
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -34,38 +31,33 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         help="where relative names of a list or COCO file begin; default: its folder",
     )
     parser.add_argument("--resume", action="store_true", help="go on where a stopped or killed run was")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
-        help="changes to the config, such as model.detector.test_cfg.rcnn.max_per_img=50",
-    )  # fmt: skip
+    add_config_options(parser, "model.detector.test_cfg.rcnn.max_per_img=50")
     return parser.parse_args(words)
 
 
 def main(words: list[str] | None = None) -> int:
     """The exit code."""
     arguments = parse(words)
+    return exit_code(lambda: run(arguments))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Labels; 75 where a signal stopped it."""
     from ssod.engine.labeling import label_with_checkpoint
 
-    try:
-        status = label_with_checkpoint(
-            arguments.config,
-            arguments.checkpoint,
-            arguments.images,
-            arguments.out,
-            min_score=arguments.min_score,
-            batch_size=arguments.batch_size,
-            num_workers=arguments.num_workers,
-            which=arguments.which,
-            image_root=arguments.image_root,
-            resume=arguments.resume,
-            options=arguments.cfg_options,
-        )
-    except UserError as error:
-        print(f"error: {error.one_line}", file=sys.stderr)
-        return 2
-    except Exception:
-        traceback.print_exc()
-        return 1
+    status = label_with_checkpoint(
+        arguments.config,
+        arguments.checkpoint,
+        arguments.images,
+        arguments.out,
+        min_score=arguments.min_score,
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+        which=arguments.which,
+        image_root=arguments.image_root,
+        resume=arguments.resume,
+        options=arguments.cfg_options,
+    )
     return 75 if status == "stopped" else 0
 
 

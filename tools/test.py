@@ -2,11 +2,8 @@
 
 import argparse
 import sys
-import traceback
 
-from mmengine.config import DictAction
-
-from ssod.errors import UserError
+from ssod.cli import add_config_options, exit_code
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -26,40 +23,31 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         help="the config's val_dataloader (default) or test_dataloader",
     )
     parser.add_argument("--out", metavar="FILE.json", help="where to write the numbers, too")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        default={},
-        metavar="KEY=VALUE",
-        help="changes to the config, such as model.detector.test_cfg.rcnn.score_thr=0.001",
-    )
+    add_config_options(parser, "model.detector.test_cfg.rcnn.score_thr=0.001")
     return parser.parse_args(words)
 
 
 def main(words: list[str] | None = None) -> int:
     """The exit code."""
     arguments = parse(words)
+    return exit_code(lambda: run(arguments))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluates and prints the table."""
     from rich.console import Console
 
     from ssod.engine.console import metrics_table
     from ssod.engine.testing import evaluate_checkpoint
 
-    try:
-        report = evaluate_checkpoint(
-            arguments.config,
-            arguments.checkpoint,
-            which=arguments.which,
-            split=arguments.split,
-            out=arguments.out,
-            options=arguments.cfg_options,
-        )
-    except UserError as error:
-        print(f"error: {error.one_line}", file=sys.stderr)
-        return 2
-    except Exception:
-        traceback.print_exc()
-        return 1
+    report = evaluate_checkpoint(
+        arguments.config,
+        arguments.checkpoint,
+        which=arguments.which,
+        split=arguments.split,
+        out=arguments.out,
+        options=arguments.cfg_options,
+    )
     title = f"{report['num_images']} {report['split']} images, score_thr {report['test']['score_thr']}"
     Console(highlight=False).print(metrics_table(report["metrics"], title))
     return 0

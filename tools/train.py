@@ -3,15 +3,12 @@
 import argparse
 import os
 import sys
-import traceback
 
 # Before torch comes: by default its CPU threads spin while they wait for each other, and where another
 # process (a loader worker, a second run) takes their core, a step costs several times as much.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from mmengine.config import DictAction
-
-from ssod.errors import UserError
+from ssod.cli import add_config_options, exit_code
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -38,16 +35,18 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         help="not needed: under torchrun or srun the rank is found without",
     )
     parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
-        help="changes to the config, such as train_cfg.max_iters=100",
-    )  # fmt: skip
+    add_config_options(parser, "train_cfg.max_iters=100")
     return parser.parse_args(words)
 
 
 def main(words: list[str] | None = None) -> int:
     """The exit code."""
     arguments = parse(words)
+    return exit_code(lambda: run(arguments))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains; 75 where a signal stopped it."""
     from ssod.engine.hooks import DivergedError
     from ssod.engine.train import train
 
@@ -61,14 +60,8 @@ def main(words: list[str] | None = None) -> int:
             launcher=arguments.launcher,
             options=arguments.cfg_options,
         )
-    except UserError as error:
-        print(f"error: {error.one_line}", file=sys.stderr)
-        return 2
     except DivergedError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
-    except Exception:
-        traceback.print_exc()
         return 1
     return 75 if result["status"] == "stopped" else 0
 

@@ -1,0 +1,46 @@
+"""What the tools share: exit codes, and one line for bad input."""
+
+import argparse
+
+import pytest
+
+from ssod.cli import add_config_options, exit_code
+from ssod.errors import UserError
+
+
+@pytest.mark.parametrize("code", [0, 75])
+def test_the_tools_own_code_comes_through(code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(lambda: code) == code
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "said", ["no such file", "Traceback of a worker\n  line\nssod.errors.UserError: no such file"]
+)
+def test_bad_input_is_one_line(said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> int:
+        raise UserError(said)
+
+    assert exit_code(refuse) == 2
+    assert capsys.readouterr().err == "error: no such file\n"
+
+
+def test_anything_else_is_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(lambda: 1 // 0) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_interrupts_are_not_swallowed() -> None:
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        exit_code(interrupt)
+
+
+def test_config_options_are_keys_and_values() -> None:
+    parser = argparse.ArgumentParser()
+    add_config_options(parser, "a.b=1")
+    assert parser.parse_args(["--cfg-options", "a.b=2", "c=x"]).cfg_options == {"a.b": 2, "c": "x"}
+    assert parser.parse_args([]).cfg_options == {}
+    assert "a.b=1" in parser.format_help()
