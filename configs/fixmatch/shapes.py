@@ -8,7 +8,6 @@ model = dict(
         type="FixMatch",
         # The paper's weight, after Soft Teacher's steps on labels alone: random weights find nothing.
         unsup_weight=dict(value=1.0, start=_base_.model.method.unsup_weight.start),
-        # Soft Teacher's bound, where the paper has 0.95: this young detector is seldom so sure.
-        min_score=_base_.model.method.cls_min_score,
+        # The default of 0.9, Soft Teacher's, where the paper has 0.95: this young detector is seldom so sure.
     )
 )
