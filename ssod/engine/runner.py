@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import init_dist, is_distributed, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import _ParamScheduler
@@ -22,7 +22,6 @@ from torch import nn
 
 from ssod.engine.evaluate import prints_to
 from ssod.engine.mistakes import mistakes_in_config
-from ssod.errors import UserError
 
 LOG = "train.log"
 # The hooks that mmengine adds unless their entry is None; it takes None for no other.
@@ -139,38 +138,6 @@ def build_runner(config: Config) -> SemiRunner:
         runner: SemiRunner = SemiRunner.from_cfg(config)
         runner.build_all()
     return runner
-
-
-def choose_launcher(wanted: str | None = None) -> str:
-    """What is wanted, else "pytorch" under torchrun, "slurm" under srun with tasks, or "none"."""
-    environment = os.environ
-    if wanted and wanted != "none":
-        return wanted
-    if "RANK" in environment and "WORLD_SIZE" in environment:
-        return "pytorch"
-    # sbatch sets SLURM_NTASKS for its script, too, which is one process; a step has this one.
-    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment:
-        return "slurm"
-    return "none"
-
-
-def start_processes(launcher: str) -> None:
-    """Joins the processes that the launcher started: over nccl with GPUs, over gloo without."""
-    if launcher == "none" or is_distributed():
-        return
-    if torch.cuda.is_available():
-        init_dist(launcher, backend="nccl")
-        return
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    if launcher == "slurm":  # mmengine's own start needs a GPU
-        slurm = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-        os.environ.update({ours: os.environ[theirs] for ours, theirs in zip(names, slurm, strict=True)})
-        os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
-        os.environ.setdefault("MASTER_PORT", "29500")
-    missing = [name for name in names if name not in os.environ]
-    if missing:
-        raise UserError(f"--launcher {launcher}: {missing[0]} is not set; start with torchrun or srun")
-    torch.distributed.init_process_group("gloo")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from mmengine.dist import is_main_process
 from ssod.data.unlabeled import images_of
 from ssod.engine import checkpoints, labeling, result
 from ssod.engine.console import clock
+from ssod.engine.processes import on_main
 from ssod.engine.provenance import check_output, labeling_pipeline, provenance_of
 from ssod.engine.stage_plan import (
     Plan,
@@ -23,7 +24,6 @@ from ssod.engine.stage_plan import (
     unlabeled_dataset,
 )
 from ssod.engine.testing import load_model, silence
-from ssod.engine.train import on_main
 from ssod.errors import UserError
 
 LABELS = "pseudo.json"

@@ -1,13 +1,13 @@
 """Training a config: what tools/train.py calls, and a test calls in its own process."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import is_main_process
 
 from ssod.engine import checkpoints, result
 from ssod.engine.config import (
@@ -17,14 +17,14 @@ from ssod.engine.config import (
     use_mixed_precision,
 )
 from ssod.engine.console import Reporter, final_report
+from ssod.engine.processes import choose_launcher, on_main, start_processes
 from ssod.engine.recorder import Recorder
 from ssod.engine.runner import (
     SemiRunner,
     build_runner,
-    choose_launcher,
-    start_processes,
     warnings_to_log,
 )
+from ssod.engine.stages import train_stages
 from ssod.engine.stop import StopSignal
 from ssod.errors import UserError
 from ssod.registry import register_all_modules
@@ -61,8 +61,6 @@ def train(
         config.launcher = choose_launcher(launcher or config.get("launcher"))
         start_processes(config.launcher)
         if "stages" in config:
-            from ssod.engine.stages import train_stages  # which itself trains by this module
-
             return train_stages(place, config, config_path, resume, _train_in)
         return _train_in(place, config, config_path, resume)
 
@@ -88,20 +86,6 @@ def _train_in(
     finally:
         if held is not None:
             held.close()
-
-
-def on_main(work: Callable[[], Any]) -> Any:
-    """What `work` returns on the first process, on all of them; so with its UserError."""
-    outcome: list[Any] = [None, None]
-    if is_main_process():
-        try:
-            outcome[0] = work()
-        except UserError as error:
-            outcome[1] = error.one_line
-    broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise UserError(outcome[1])
-    return outcome[0]
 
 
 def _prepare(work_dir: Path, config: Config, resume: bool | str | Path) -> str | None:

@@ -1,0 +1,56 @@
+"""The processes of a run: which launcher started them, how they find each other, what one does for all."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
+
+from ssod.errors import UserError
+
+
+def choose_launcher(wanted: str | None = None) -> str:
+    """What is wanted, else "pytorch" under torchrun, "slurm" under srun with tasks, or "none"."""
+    environment = os.environ
+    if wanted and wanted != "none":
+        return wanted
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        return "pytorch"
+    # sbatch sets SLURM_NTASKS for its script, too, which is one process; a step has this one.
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+        return "slurm"
+    return "none"
+
+
+def start_processes(launcher: str) -> None:
+    """Joins the processes that the launcher started: over nccl with GPUs, over gloo without."""
+    if launcher == "none" or is_distributed():
+        return
+    if torch.cuda.is_available():
+        init_dist(launcher, backend="nccl")
+        return
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    if launcher == "slurm":  # mmengine's own start needs a GPU
+        slurm = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+        os.environ.update({ours: os.environ[theirs] for ours, theirs in zip(names, slurm, strict=True)})
+        os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
+        os.environ.setdefault("MASTER_PORT", "29500")
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise UserError(f"--launcher {launcher}: {missing[0]} is not set; start with torchrun or srun")
+    torch.distributed.init_process_group("gloo")
+
+
+def on_main(work: Callable[[], Any]) -> Any:
+    """What `work` returns on the first process, on all of them; so with its UserError."""
+    outcome: list[Any] = [None, None]
+    if is_main_process():
+        try:
+            outcome[0] = work()
+        except UserError as error:
+            outcome[1] = error.one_line
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise UserError(outcome[1])
+    return outcome[0]
