@@ -174,7 +174,7 @@ def test_stac_on_coco_is_the_published_recipe(percent: str) -> None:
     config = load(f"stac/coco_{percent}")
     model = build_model(config)
     assert [model.method.unsup_weight(step) for step in (0, 180_000)] == [2.0, 2.0]
-    assert model.method.min_score == 0.9
+    assert model.method.selection.floor == 0.9
     assert tuple(config.train_dataloader.sampler.counts) == (1, 1)
     assert config.train_cfg.max_iters == 180_000 and config.optim_wrapper.optimizer.lr == 0.01
     _, steps = config.param_scheduler
@@ -299,7 +299,7 @@ def test_unbiased_teacher_is_the_published_recipe() -> None:
     config = load("unbiased_teacher/coco_10")
     model = build_model(config)
     start = model.method.unsup_weight.start
-    assert (start, model.method.min_score, model.student.roi_head.bbox_head.loss_cls.gamma) == (
+    assert (start, model.method.selection.floor, model.student.roi_head.bbox_head.loss_cls.gamma) == (
         2_000,
         0.7,
         1.5,

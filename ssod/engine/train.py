@@ -24,7 +24,6 @@ from ssod.engine.runner import (
     build_runner,
     warnings_to_log,
 )
-from ssod.engine.stages import train_stages
 from ssod.engine.stop import StopSignal
 from ssod.errors import UserError
 from ssod.registry import register_all_modules
@@ -61,6 +60,9 @@ def train(
         config.launcher = choose_launcher(launcher or config.get("launcher"))
         start_processes(config.launcher)
         if "stages" in config:
+            # Late: it brings mmdet's datasets, whose greetings register_all_modules keeps off the console.
+            from ssod.engine.stages import train_stages
+
             return train_stages(place, config, config_path, resume, _train_in)
         return _train_in(place, config, config_path, resume)
 
