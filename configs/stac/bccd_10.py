@@ -6,7 +6,7 @@ _base_ = [
     "../_base_/schedules/bccd.py",
     "../_base_/runtime/default.py",
 ]
-from ssod.data.pipelines import offline
+from ssod.data.pipelines import pseudo_labeled
 
 model = dict(
     detector=dict(roi_head=dict(bbox_head=dict(num_classes=3))),
@@ -14,14 +14,4 @@ model = dict(
     teacher=None,
 )
 stages = dict(teacher=dict(), rounds=1)  # the teacher trains as long as the student
-train_dataloader = dict(
-    dataset=dict(
-        datasets=[
-            _base_._labeled,
-            dict(
-                type="PseudoLabeled",
-                dataset={**_base_._unlabeled, "pipeline": offline(_base_._unlabeled["pipeline"])},
-            ),
-        ]
-    )
-)
+train_dataloader = dict(dataset=dict(datasets=[_base_._labeled, pseudo_labeled(_base_._unlabeled)]))

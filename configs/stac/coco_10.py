@@ -15,17 +15,13 @@ _base_ = [
     "../_base_/schedules/coco_180k.py",
     "../_base_/runtime/default.py",
 ]
-from ssod.data.pipelines import offline
+from ssod.data.pipelines import pseudo_labeled
 
-_pseudo = dict(
-    type="PseudoLabeled",
-    dataset={**_base_._unlabeled, "pipeline": offline(_base_._unlabeled["pipeline"])},
-)
 model = dict(method=dict(type="STAC"), teacher=None)
 stages = dict(teacher=dict(), rounds=1)
 train_dataloader = dict(
     batch_size=2,
     num_workers=2,
     sampler=dict(counts=(1, 1)),
-    dataset=dict(datasets=[_base_._labeled, _pseudo]),
+    dataset=dict(datasets=[_base_._labeled, pseudo_labeled(_base_._unlabeled)]),
 )

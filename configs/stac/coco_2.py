@@ -1,16 +1,14 @@
 """STAC on 2 % of COCO: 18.25 AP in the paper."""
 
 _base_ = "./coco_10.py"
+from ssod.data.pipelines import pseudo_labeled
 
 _split = "semi_anns/instances_train2017.1@2"
 train_dataloader = dict(
     dataset=dict(
         datasets=[
             {**_base_._labeled, "ann_file": f"{_split}.json"},
-            {
-                **_base_._pseudo,
-                "dataset": {**_base_._pseudo["dataset"], "ann_file": f"{_split}-unlabeled.json"},
-            },
+            pseudo_labeled({**_base_._unlabeled, "ann_file": f"{_split}-unlabeled.json"}),
         ]
     )
 )

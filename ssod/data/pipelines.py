@@ -88,6 +88,11 @@ def offline(two_views: Pipeline, min_visible: float = 0.0) -> Pipeline:
     ]
 
 
+def pseudo_labeled(unlabeled: dict[str, Any]) -> dict[str, Any]:
+    """The config of unlabeled images in two views, turned into one of images with boxes from a file."""
+    return dict(type="PseudoLabeled", dataset={**unlabeled, "pipeline": offline(unlabeled["pipeline"])})
+
+
 def test(scale: Size | None = COCO_TEST_SCALE) -> Pipeline:
     """The pipeline of validation and testing: mmdet's ordinary item, ready for `pseudo_collate`."""
     return [

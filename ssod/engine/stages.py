@@ -135,16 +135,15 @@ class _Run:
 
     def _is_trained(self, folder: Path, provenance: Record) -> bool:
         """Whether the stage is done; its provenance is noted where it has to be begun."""
-        kept = result.read_result(folder) is not None and (
-            (folder / checkpoints.FOLDER / checkpoints.LAST).exists()
-        )
+        record = result.read_result(folder)
+        kept = record is not None and (folder / checkpoints.FOLDER / checkpoints.LAST).exists()
         noted = _read_note(folder).get("provenance")
         if kept and noted != provenance:
             raise UserError(_mismatch(folder, noted or {}, provenance))
         if not kept:
             folder.mkdir(parents=True, exist_ok=True)
             result.write_json(folder / STAGE, {"provenance": provenance})
-        return kept and (result.read_result(folder) or {}).get("status") == "done"
+        return kept and (record or {}).get("status") == "done"
 
     # ------------------------------------------------------------ stage 2
 

@@ -38,8 +38,8 @@ class StopSignal(Hook):  # type: ignore[misc]
         """Whether a signal came to any process; all of them must ask at the same place."""
         if get_world_size() > 1:
             flag = torch.tensor(int(self.received))
-            all_reduce(flag)
-            self.received = bool(flag)
+            all_reduce(flag)  # mmengine's: takes the flag to where the backend wants it, and back
+            self.received = bool(flag)  # sync: only with several processes, and they ask seldom
         return self.received
 
     def _receive(self, number: int, frame: Any) -> None:
@@ -50,13 +50,9 @@ class StopSignal(Hook):  # type: ignore[misc]
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Stops the loop; several processes agree on the step every `interval` iterations."""
-        if get_world_size() > 1:
-            if (runner.iter + 1) % self.interval:
-                return
-            flag = torch.tensor(int(self.received), device=next(runner.model.parameters()).device)
-            all_reduce(flag)
-            self.received = bool(flag)  # sync: once per `interval`, and only with several processes
-        if self.received:
+        if get_world_size() > 1 and (runner.iter + 1) % self.interval:
+            return
+        if self.agreed():
             self.stopped = runner.train_loop.stop_training = True
 
     def after_val_iter(

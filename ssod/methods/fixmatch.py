@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..core.labels import BoxLabels
 from ..core.schedules import Ramp
 from ..core.selection import Policy, Selection
-from ..errors import UserError
+from ..errors import check_choice
 from ..models.views import SemiBatch
 from ..registry import METHODS
 from .base import Method, hard_label_losses, hard_labels
@@ -35,10 +35,7 @@ class FixMatch(Method):
         labeler: Literal["student", "teacher"] = "student",
     ) -> None:
         super().__init__(unsup_weight)
-        if labeler not in ("student", "teacher"):
-            raise UserError(
-                f"FixMatch: labeler {labeler!r}; use 'student' or 'teacher' (STAC takes labels from a file)"
-            )
+        check_choice("FixMatch", "labeler", labeler, ("student", "teacher"), "STAC takes labels from a file")
         self.selection = Selection.of(min_score)
         self.box_loss = box_loss
         self.min_visible = min_visible

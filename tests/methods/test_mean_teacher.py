@@ -25,23 +25,16 @@ BASE = dict(unsup_weight=1.0, num_regions=40, floor=0.6, rpn_weight=1.0)
 
 @pytest.fixture(scope="module")
 def networks(registered: None) -> tuple[Any, Any, SemiBatch]:
-    """A student, a teacher that differs from it, a batch."""
-    config = detectors.config()
-    teacher = detectors.build(config, 1).eval().requires_grad_(False)
-    return detectors.build(config, 0), teacher, detectors.semi_batch()
+    return detectors.student_and_teacher()
 
 
 def method(**changes: Any) -> Any:
-    from ssod.registry import METHODS
-
-    return METHODS.build(dict(type="MeanTeacher") | BASE | changes)
+    return detectors.method("MeanTeacher", BASE | changes)
 
 
 def run(networks: tuple[Any, Any, SemiBatch], **changes: Any) -> dict[str, Tensor]:
     """The losses and counts of one step, always with the same random numbers."""
-    chosen = method(**changes)
-    torch.manual_seed(0)
-    return dict(chosen.losses(*networks, chosen.unsup_weight(0)))
+    return detectors.one_step(method(**changes), networks)
 
 
 # ---------------------------------------------------------------- mathematics

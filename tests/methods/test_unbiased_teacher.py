@@ -24,31 +24,18 @@ BOX_LOSSES = {"unsup_loss_rpn_bbox", "unsup_loss_bbox"}
 FOCAL = dict(type="SoftmaxFocalLoss", gamma=1.5)
 
 
-def networks_with(loss: dict[str, Any] | None = None) -> tuple[Any, Any, SemiBatch]:
-    """A student with this class loss (None: its config's), a teacher that differs from it, a batch."""
-    config = detectors.config()
-    if loss is not None:
-        config.roi_head.bbox_head.loss_cls = loss
-    teacher = detectors.build(config, 1).eval().requires_grad_(False)
-    return detectors.build(config, 0), teacher, detectors.semi_batch()
-
-
 @pytest.fixture(scope="module")
 def networks(registered: None) -> tuple[Any, Any, SemiBatch]:
-    return networks_with()
+    return detectors.student_and_teacher()
 
 
 def method(**changes: Any) -> Any:
-    from ssod.registry import METHODS
-
-    return METHODS.build(dict(type="UnbiasedTeacher") | BASE | changes)
+    return detectors.method("UnbiasedTeacher", BASE | changes)
 
 
 def run(networks: tuple[Any, Any, SemiBatch], **changes: Any) -> dict[str, Tensor]:
     """The losses and counts of one step, always with the same random numbers."""
-    chosen = method(**changes)
-    torch.manual_seed(0)
-    return dict(chosen.losses(*networks, chosen.unsup_weight(0)))
+    return detectors.one_step(method(**changes), networks)
 
 
 # ---------------------------------------------------------------- focal loss
@@ -101,7 +88,7 @@ def test_the_loss_speaks_mmdets_language(registered: None) -> None:
 
 def test_the_head_takes_the_focal_loss_in_every_group(registered: None) -> None:
     """Supervised, burn-in and unsupervised class losses change, nothing else."""
-    plain, focal = networks_with(), networks_with(FOCAL)
+    plain, focal = detectors.student_and_teacher(), detectors.student_and_teacher(FOCAL)
     focal[0].load_state_dict(plain[0].state_dict())
     focal[1].load_state_dict(plain[1].state_dict())
     before, after = run(plain), run(focal)

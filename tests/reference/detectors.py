@@ -174,6 +174,27 @@ def semi_batch(seed: int = 0) -> SemiBatch:
     )
 
 
+def student_and_teacher(loss: dict[str, Any] | None = None) -> tuple[Any, Any, SemiBatch]:
+    """A student with this class loss (None: its config's), a teacher that differs from it, a batch."""
+    cfg = config()
+    if loss is not None:
+        cfg.roi_head.bbox_head.loss_cls = loss
+    return build(cfg, 0), build(cfg, 1).eval().requires_grad_(False), semi_batch()
+
+
+def method(name: str, options: dict[str, Any]) -> Any:
+    """A method of the registry."""
+    from ssod.registry import METHODS
+
+    return METHODS.build(dict(type=name) | options)
+
+
+def one_step(chosen: Any, networks: tuple[Any, Any, SemiBatch]) -> dict[str, Tensor]:
+    """The losses and counts of a method's first step, always with the same random numbers."""
+    torch.manual_seed(0)
+    return dict(chosen.losses(*networks, chosen.unsup_weight(0)))
+
+
 def gradients(detector: Any, loss: Tensor) -> dict[str, Tensor]:
     """The loss's gradient for every trainable parameter, 0 where it has none."""
     named = {name: each for name, each in detector.named_parameters() if each.requires_grad}
