@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from ssod import kernels
+from ssod.kernels.precision import full_precision
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -353,7 +354,7 @@ def test_backward_inside_autocast_is_the_same(ops: Any) -> None:
 
 def test_every_tensor_kernel_runs_with_autocast_off() -> None:
     # No CPU kernel above minds autocast; CUDA's convolution gradients are matrix products that do.
-    square = kernels._full_precision(torch.mm)
+    square = full_precision(torch.mm)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype == torch.bfloat16
         assert square(torch.ones(2, 2), torch.ones(2, 2)).dtype == torch.float32
