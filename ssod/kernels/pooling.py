@@ -45,8 +45,9 @@ class _Bins:
         sides = (rois[:, 3:] * self.spatial_scale - shift) - (rois[:, 1:3] * self.spatial_scale - shift)
         per_bin = [sides[:, 1] / self.aligned_height, sides[:, 0] / self.aligned_width]
         # An empty roi has no sample in mmcv and pools to the lowest number; here it keeps one. That
-        # is also what a roi of less than a pixel has where it is not aligned and widened to one.
-        grids = torch.stack(per_bin, dim=1).ceil().clamp(min=1)
+        # is also what a roi of less than a pixel has where it is not aligned and widened to one, and
+        # one that is no number.
+        grids = torch.stack(per_bin, dim=1).ceil().clamp(min=1).nan_to_num(1.0, 1.0)
         # sync: the kernel's output shape depends on the grid. Only for the rare maximum.
         for rows, columns in sorted({(int(row), int(column)) for row, column in grids.tolist()}):
             chosen = (grids[:, 0] == rows) & (grids[:, 1] == columns)
@@ -74,10 +75,10 @@ def roi_align_forward(
     """
     bins, align = _Bins(**options), torchvision_operators().roi_align
     features, boxes = wide(input, rois)
-    if bins.pool_mode == 1 and input.device.type == "cpu" and len(rois):
+    if bins.pool_mode == 1 and _on_cpu(boxes):
         taps = bins.taps(boxes, features.shape)
-        rows = gather(features, taps).unflatten(0, (-1, *bins.size))
-        output[taps.order] = rows.movedim(-1, 1).to(output.dtype)
+        means = gather(features, taps).reshape(-1, *bins.size, input.shape[1])
+        output[taps.order] = means.movedim(-1, 1).to(output.dtype)
         return
     if bins.pool_mode == 1:
         output.copy_(align(features, boxes, *bins.common, bins.sampling_ratio, bins.aligned))
@@ -104,12 +105,12 @@ def roi_align_backward(
     bins, align = _Bins(**options), torchvision_operators()._roi_align_backward
     grad, boxes = wide(grad_output, rois)
     shape = tuple(grad_input.shape)
-    if bins.pool_mode == 1 and grad.device.type == "cpu" and len(rois):
+    if bins.pool_mode == 1 and _on_cpu(boxes):
         _as_channels_last(grad_input)
         taps = bins.taps(boxes, shape)
-        rows = grad.movedim(1, -1)[taps.order].flatten(0, 2)
-        pixels = scatter(rows, taps, shape[0] * shape[2] * shape[3])
-        grad_input.copy_(pixels.unflatten(0, (shape[0], *shape[2:])).movedim(-1, 1))
+        by_bin = grad.movedim(1, -1)[taps.order].flatten(0, 2)
+        by_pixel = scatter(by_bin, taps, grad_input[:, 0].numel())
+        grad_input.copy_(by_pixel.reshape(grad_input.movedim(1, -1).shape).movedim(-1, 1))
         return
     if bins.pool_mode == 1:
         common = bins.common
@@ -124,6 +125,11 @@ def roi_align_backward(
         common = bins.per_sample(rows, columns)
         part = align(fine, boxes[group], *common, *shape, 1, bins.aligned)
         grad_input.add_(part.to(grad_input.dtype))
+
+
+def _on_cpu(rois: Tensor) -> bool:
+    """Whether there are rois, and on a CPU, where looking up is faster than torchvision's kernel."""
+    return rois.device.type == "cpu" and len(rois) > 0
 
 
 def _as_channels_last(buffer: Tensor) -> None:
