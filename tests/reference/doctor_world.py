@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+
 from . import detectors
 
 CLASSES = ("bolt", "nut")
@@ -16,7 +17,7 @@ WIDTH, HEIGHT = 96, 64
 
 
 class World:
-    """files: the content of each part's COCO file · config: a plain dict; both to be changed before `save`."""
+    """files: the content of each part's COCO file · config: a plain dict; both for changes before `save`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -14,7 +14,6 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from ssod.core.schedules import Ramp
 from ssod.data.checkup.findings import Finding, fact, fails, some
 from ssod.data.pseudo_coco import Provenance, write_pseudo_coco
 from ssod.engine import random_state
@@ -62,7 +61,7 @@ def dry_run(setup: Setup) -> list[Finding]:
     with tempfile.TemporaryDirectory(prefix="ssod-doctor-") as folder, random_state.preserved():
         for number, (name, make) in enumerate(_trainings(setup, Path(folder))):
             try:
-                findings += _try(make(), Path(folder, f"run_{number}"), name, setup.max_iters)
+                findings += _try(make(), Path(folder, f"run_{number}"), name, setup)
             except Exception as error:  # whatever it is, training would end with it
                 line = error.one_line if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                 mend = "change what the message names; tools/train.py shows the traceback"
@@ -99,8 +98,8 @@ def _made_up_labels(setup: Setup, path: Path) -> Path:
     return path
 
 
-def shortened(config: Config, work_dir: Path) -> Config:
-    """The config of two steps in the main process, nothing shown or sent anywhere, its losses all on."""
+def shortened(config: Config, work_dir: Path, weight: float | None) -> Config:
+    """The config of two steps in the main process, nothing shown or sent; weight: λ_u, at once."""
     config = Config(copy.deepcopy(config.to_dict()))
     complete(config, "dry run")
     config.work_dir, config.launcher = str(work_dir), "none"
@@ -112,17 +111,18 @@ def shortened(config: Config, work_dir: Path) -> Config:
     config.pop("visualizer", None)
     config.default_hooks.update(pictures=None, checkpoint={"type": "Checkpoints", "interval": STEPS + 1})
     method = config.model.get("method")
-    if method and isinstance(method.get("unsup_weight"), dict):
-        method.unsup_weight = Ramp.of(dict(method.unsup_weight)).value
+    if method and weight is not None:
+        method.unsup_weight = weight
     return config
 
 
-def _try(config: Config, work_dir: Path, name: str, max_iters: int) -> list[Finding]:
+def _try(config: Config, work_dir: Path, name: str, setup: Setup) -> list[Finding]:
     """The findings of one training of two steps."""
     if torch.cuda.is_available():
         use_fused_optimizer(config)
     silence()
-    runner, watch = build_runner(shortened(config, work_dir)), _Watch()
+    weight = None if setup.ramp is None else setup.ramp.value
+    runner, watch = build_runner(shortened(config, work_dir, weight)), _Watch()
     runner.register_hook(watch)
     try:
         runner.train()
@@ -137,8 +137,8 @@ def _try(config: Config, work_dir: Path, name: str, max_iters: int) -> list[Find
     size = sum(path.stat().st_size for path in work_dir.rglob("*.pth"))
     said = "" if boxes is None else f", {boxes:.1f} pseudo boxes an image before any training"
     text = (
-        f"{seconds:.2f} s a step, loss {last.get('loss', math.nan):.4g}{said}; {max_iters:,} steps would "
-        f"take {clock(seconds * max_iters)}; a checkpoint is {size / 2**20:.0f} MiB"
+        f"{seconds:.2f} s a step, loss {last.get('loss', math.nan):.4g}{said}; {setup.max_iters:,} steps "
+        f"would take {clock(seconds * setup.max_iters)}; a checkpoint is {size / 2**20:.0f} MiB"
     )
     return [
         fact(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ssod.core.schedules import Ramp
 from ssod.data.checkup.findings import Finding, hurts, lies, note, some
 from ssod.engine.checkup.setup import Setup
 
@@ -93,18 +92,9 @@ def schedule_past_the_end(setup: Setup) -> Iterator[Finding]:
             )
 
 
-def _ramp(setup: Setup) -> Ramp | None:
-    """λ_u of the method; None for supervised training, or a value that building the method refuses."""
-    given = setup.option("unsup_weight")
-    try:
-        return None if given is None else Ramp.of(dict(given) if isinstance(given, dict) else given)
-    except (TypeError, ValueError):
-        return None
-
-
 def unsupervised_loss_off(setup: Setup) -> Iterator[Finding]:
     """A burn-in that lasts to the end, or a weight of 0: the run would be a supervised one."""
-    ramp = _ramp(setup)
+    ramp = setup.ramp
     if ramp is None or not setup.max_iters:
         return
     if ramp.start >= setup.max_iters or ramp.value == 0:
@@ -127,7 +117,7 @@ def unsupervised_loss_off(setup: Setup) -> Iterator[Finding]:
 
 def unsupervised_weight_high(setup: Setup) -> Iterator[Finding]:
     """COCO's weight of pseudo boxes on other data."""
-    ramp = _ramp(setup)
+    ramp = setup.ramp
     # Mean Teacher's is of another loss, a mean square.
     labels = setup.method.get("type") != "MeanTeacher"
     if ramp is not None and labels and ramp.value >= HIGH_WEIGHT and not setup.is_coco:
@@ -163,7 +153,7 @@ def slow_teacher(setup: Setup) -> Iterator[Finding]:
     teacher = setup.model.get("teacher") or {}
     if teacher.get("type") != "EMATeacher" or not setup.max_iters:
         return
-    decay, ramp = float(teacher.get("decay", 0.999)), _ramp(setup)
+    decay, ramp = float(teacher.get("decay", 0.999)), setup.ramp
     left = setup.max_iters - (ramp.start if ramp is not None else 0)
     if decay >= 1:
         what = f"decay={decay:g}: the teacher never moves"

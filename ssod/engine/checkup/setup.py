@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ssod.core.schedules import Ramp
 from ssod.data.checkup.parts import Part
 from ssod.engine.config import KNOWN_NAMES
 from ssod.registry import METHODS
@@ -79,6 +80,15 @@ class Setup:
         kind = METHODS.get(self.method["type"]) if "type" in self.method else None
         parameter = inspect.signature(kind).parameters.get(name) if kind is not None else None
         return None if parameter is None or parameter.default is parameter.empty else parameter.default
+
+    @property
+    def ramp(self) -> Ramp | None:
+        """λ_u of the method; None for supervised training, or a value that building the method refuses."""
+        given = self.option("unsup_weight")
+        try:
+            return None if given is None else Ramp.of(dict(given) if isinstance(given, dict) else given)
+        except (TypeError, ValueError):
+            return None
 
     @property
     def box_heads(self) -> list[Mapping[str, Any]]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ...reference.doctor_world import World
 
-pytestmark = pytest.mark.usefixtures("registered")
+pytestmark = pytest.mark.usefixtures("registered", "no_collection")
 
 
 def box(world: World, part: str, bbox: list[Any], **more: Any) -> None:
@@ -105,7 +105,7 @@ FAULTS: list[Fault] = [
     (lambda w: w.files["unlabeled"]["images"][1].pop("width"), "fails", "incomplete-record", "unlabeled"),
     (lambda w: w.files["labeled"]["annotations"][1].pop("area"), "fails", "incomplete-record", "labeled"),
     (lambda w: number_twice(w, "val"), "fails", "duplicate-image-id", "val"),
-    (lambda w: copy_box(w, "labeled", id=100, bbox=[9, 9, 9, 9]), "fails", "duplicate-annotation-id", "labeled"),
+    (lambda w: copy_box(w, "labeled", id=100, category_id=2), "fails", "duplicate-annotation-id", "labeled"),
     (lambda w: copy_image(w, "labeled", id=77), "hurts", "image-listed-twice", "labeled"),
     (lambda w: copy_image(w, "val", id=77), "lies", "image-listed-twice", "val"),
     (lambda w: copy_box(w, "labeled", image_id=55), "hurts", "annotation-of-unknown-image", "labeled"),
@@ -145,8 +145,13 @@ FAULTS: list[Fault] = [
     (lambda w: move_image(w, "labeled", "unlabeled"), "hurts", "leak-between-sources", "unlabeled"),
     (lambda w: share_file(w, "unlabeled", "labeled"), "hurts", "leak-between-sources", "labeled"),
     (lambda w: move_image(w, "val", "test"), "hurts", "leak-between-val-and-test", "val"),
-    (lambda w: w.dataset("labeled").update(filter_cfg={"min_size": 500}), "fails", "dataset-refused", "labeled"),
-]  # fmt: skip
+    (
+        lambda w: w.dataset("unlabeled").update(filter_cfg=dict(min_size=500)),
+        "fails",
+        "dataset-refused",
+        "unl",
+    ),
+]
 
 
 def found(world: World, **options: Any) -> list[Any]:
@@ -166,8 +171,8 @@ def test_nothing_is_found_in_healthy_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("break_it", "severity", "code", "part"), FAULTS, ids=[f"{row[2]}-{row[3]}-{n}" for n, row in enumerate(FAULTS)]
-)  # fmt: skip
+    ("break_it", "severity", "code", "part"), FAULTS, ids=[f"{row[2]}-{row[3]}" for row in FAULTS]
+)
 def test_exactly_the_planted_fault_is_found(
     break_it: Callable[[World], Any], severity: str, code: str, part: str, tmp_path: Path
 ) -> None:
@@ -245,10 +250,10 @@ def test_bccds_known_near_duplicate(data_root: Path) -> None:
     from ssod.data.checkup.same_images import nearly_same, same_content
 
     folder = data_root / "bccd"
-    paths = {
-        name: [str(folder / "images" / one["file_name"]) for one in json.loads((folder / f"{name}.json").read_text())["images"]]
-        for name in ("train", "val")
-    }  # fmt: skip
+    paths = {}
+    for name in ("train", "val"):
+        images = json.loads((folder / f"{name}.json").read_text())["images"]
+        paths[name] = [str(folder / "images" / one["file_name"]) for one in images]
     assert same_content(paths) == {}
     near = {name: [path for path in listed if "0003" in path] for name, listed in paths.items()}
     names = [[Path(path).stem for path in pair] for pair in nearly_same(near)["train", "val"]]
