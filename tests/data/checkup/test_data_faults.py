@@ -149,7 +149,7 @@ FAULTS: list[Fault] = [
         lambda w: w.dataset("unlabeled").update(filter_cfg=dict(min_size=500)),
         "fails",
         "dataset-refused",
-        "unl",
+        "unlabeled",
     ),
 ]
 
