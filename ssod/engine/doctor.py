@@ -15,8 +15,9 @@ from mmengine.config import Config
 from ssod.data.checkup.findings import Finding, fact, fails, ranked
 from ssod.data.checkup.parts import dataset_configs, described
 from ssod.data.doctor import examine_data, read_parts
-from ssod.engine.checkup import environment, labels, schedule, settings
+from ssod.engine.checkup import environment, evaluation, labels, schedule, settings
 from ssod.engine.checkup.dry_run import dry_run
+from ssod.engine.checkup.machine import Machine
 from ssod.engine.checkup.setup import Setup
 from ssod.engine.config import complete, default_work_dir, merge_options, read_config
 from ssod.engine.evaluate import prints_to
@@ -52,7 +53,7 @@ def examine(
         parts, findings = read_parts(setup.config)
         setup = Setup(setup.config, setup.path, setup.work_dir, setup.declared, parts, setup.world_size)
         findings += check_config(setup)
-        machine = environment.Machine.here(setup.work_dir)
+        machine = Machine.here(setup.work_dir)
         for check in environment.CHECKS:
             findings += check(setup, machine)
         findings += examine_data(parts, near_duplicates, decode_all)
@@ -76,7 +77,7 @@ def set_up(
 
 def check_config(setup: Setup) -> list[Finding]:
     """The findings about the config itself."""
-    checks = (*settings.CHECKS, *schedule.CHECKS, *labels.CHECKS)
+    checks = (*settings.CHECKS, *evaluation.CHECKS, *schedule.CHECKS, *labels.CHECKS)
     return [finding for check in checks for finding in check(setup)]
 
 

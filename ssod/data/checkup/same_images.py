@@ -70,22 +70,23 @@ def difference_hash(path: str) -> int | None:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def nearly_same(parts: Mapping[str, Sequence[str]], max_distance: int = MAX_DISTANCE) -> Pairs:
-    """The pairs of images in two parts whose difference hashes differ in at most `max_distance` bits."""
-    hashes: dict[str, tuple[list[str], npt.NDArray[np.uint64]]] = {}
-    for name, paths in parts.items():
-        known = [(path, mark) for path in dict.fromkeys(paths) if (mark := difference_hash(path)) is not None]
-        hashes[name] = [path for path, _ in known], np.array([mark for _, mark in known], dtype=np.uint64)
-    found: Pairs = {}
-    for one, other in combinations(parts, 2):
-        (own_paths, own), (other_paths, others) = hashes[one], hashes[other]
-        pairs = []
-        for path, mark in zip(own_paths, own, strict=True):
-            for index in np.flatnonzero(_distances(others, mark) <= max_distance):
-                pairs.append((path, other_paths[index]))
-        if pairs:
-            found[one, other] = pairs
-    return found
+Hashes = dict[str, int]  # path: difference hash
+
+
+def hashes(paths: Sequence[str]) -> Hashes:
+    """The difference hashes of the images that can be read."""
+    found = {path: difference_hash(path) for path in dict.fromkeys(paths)}
+    return {path: mark for path, mark in found.items() if mark is not None}
+
+
+def nearly_same(one: Hashes, other: Hashes, max_distance: int = MAX_DISTANCE) -> list[Pair]:
+    """The pairs of images of two parts whose difference hashes differ in at most `max_distance` bits."""
+    marks, paths = np.array(list(other.values()), dtype=np.uint64), list(other)
+    return [
+        (path, paths[index])
+        for path, mark in one.items()
+        for index in np.flatnonzero(_distances(marks, np.uint64(mark)) <= max_distance)
+    ]
 
 
 def _distances(marks: npt.NDArray[np.uint64], mark: np.uint64) -> npt.NDArray[np.int64]:
@@ -118,25 +119,29 @@ def _leak(names: tuple[str, str], pairs: list[Pair], parts: Sequence[Part]) -> F
 
 
 def near_duplicates(parts: Sequence[Part]) -> Iterator[Finding]:
-    """Images that look alike in a trained and in an evaluated part; equal files are `leaks`."""
+    """Images of a trained part that look like one of an evaluated part; equal files are `leaks`."""
     same = {names: set(pairs) for names, pairs in same_content(_paths(parts)).items()}
-    for names, pairs in nearly_same(_paths(parts)).items():
-        alike = [pair for pair in pairs if pair not in same.get(names, ())]
-        if alike and any(name.startswith(TRAINED) for name in names) and _evaluated(names[1]):
+    marks = {name: hashes(paths) for name, paths in _paths(parts).items()}
+    for one, other in combinations(parts, 2):
+        if one.evaluated or not other.evaluated:
+            continue
+        names = one.name, other.name
+        alike = [
+            pair
+            for pair in nearly_same(marks[one.name], marks[other.name])
+            if pair not in same.get(names, ())
+        ]
+        if alike:
+            examples = [f"{Path(first).name} ~ {Path(second).name}" for first, second in alike]
             yield hurts(
                 "near-duplicate",
-                f"{names[0]} and {names[1]}",
-                f"{count(len(alike), 'pair')} of images that look alike: "
-                f"{some([f'{Path(one).name} ~ {Path(other).name}' for one, other in alike], len(alike))}",
+                f"{one.name} and {other.name}",
+                f"{count(len(alike), 'pair')} of images that look alike: {some(examples)}",
                 "look at them, and split by scene or video if they show the same thing",
                 pairs=[list(pair) for pair in alike[:100]],
             )
 
 
-def _evaluated(name: str) -> bool:
-    return not name.startswith(TRAINED)
-
-
 def _paths(parts: Sequence[Part]) -> dict[str, list[str]]:
-    """{part: paths of its images}, trained parts first."""
+    """{part: paths of its images}, in the order of the parts: trained ones first."""
     return {part.name: [part.path(one) for one in part.images] for part in parts}

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 from PIL import Image
+
+from ssod.errors import UserError
 
 from ...reference.doctor_world import World
 
@@ -247,7 +250,7 @@ def test_counts_and_histogram(tmp_path: Path) -> None:
 
 def test_bccds_known_near_duplicate(data_root: Path) -> None:
     """Its README names one pair of training and validation: 00037 and 00038."""
-    from ssod.data.checkup.same_images import nearly_same, same_content
+    from ssod.data.checkup.same_images import hashes, nearly_same, same_content
 
     folder = data_root / "bccd"
     paths = {}
@@ -255,6 +258,58 @@ def test_bccds_known_near_duplicate(data_root: Path) -> None:
         images = json.loads((folder / f"{name}.json").read_text())["images"]
         paths[name] = [str(folder / "images" / one["file_name"]) for one in images]
     assert same_content(paths) == {}
-    near = {name: [path for path in listed if "0003" in path] for name, listed in paths.items()}
-    names = [[Path(path).stem for path in pair] for pair in nearly_same(near)["train", "val"]]
+    near = [hashes([path for path in paths[name] if "0003" in path]) for name in ("train", "val")]
+    names = [[Path(path).stem for path in pair] for pair in nearly_same(*near)]
     assert names == [["BloodImage_00038", "BloodImage_00037"]]
+
+
+def test_the_difference_hash_is_the_textbooks(tmp_path: Path) -> None:
+    """On an image of 9 x 8 flat squares: a bit for each square that is brighter than its left neighbour."""
+    from ssod.data.checkup.same_images import difference_hash
+
+    squares = np.random.default_rng(0).permutation(72).reshape(8, 9).astype(np.uint8) * 3
+    path = tmp_path / "squares.png"
+    cv2.imwrite(str(path), np.kron(squares, np.ones((10, 10), dtype=np.uint8)))
+    bits = "".join(str(int(row[i + 1] > row[i])) for row in squares for i in range(8))
+    assert difference_hash(str(path)) == int(bits, 2)
+    assert difference_hash(str(tmp_path / "gone.png")) is None
+
+
+@pytest.mark.parametrize("distance", [6, 7])
+def test_the_bound_of_near_duplicates(distance: int) -> None:
+    from ssod.data.checkup.same_images import MAX_DISTANCE, nearly_same
+
+    assert MAX_DISTANCE == 6
+    pairs = nearly_same({"a": 0, "far": 2**64 - 1}, {"b": sum(1 << (9 * bit) for bit in range(distance))})
+    assert pairs == ([("a", "b")] if distance <= 6 else [])
+
+
+class Listed:
+    """A dataset without an annotation file, such as a folder of images."""
+
+    def __init__(self, paths: list[str], pipeline: list[Any]) -> None:
+        if not paths:
+            raise UserError("no images: name a folder")
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def get_data_info(self, index: int) -> dict[str, Any]:
+        return {"img_id": index, "img_path": self.paths[index], "width": 96, "height": 64}
+
+
+def test_a_dataset_without_an_annotation_file_is_asked_for_its_images(tmp_path: Path) -> None:
+    from ssod.registry import DATASETS
+
+    DATASETS.register_module(module=Listed, force=True)
+    for missing, paths, code in ((False, ["101.png", "103.png"], None), (True, ["101.png"], "missing-image")):
+        world = World(tmp_path / str(missing))
+        sources = world.config["train_dataloader"]["dataset"]["datasets"]
+        sources[1] = dict(type="Listed", paths=[str(world.folder / "unlabeled" / each) for each in paths])
+        if missing:
+            world.image("unlabeled").unlink()
+        assert [one.code for one in found(world)] == ([code] if code else [])
+    sources[1] = dict(type="Listed", paths=[])
+    [finding] = found(world)
+    assert (finding.code, finding.what) == ("dataset-refused", "no images: name a folder")

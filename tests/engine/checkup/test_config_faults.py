@@ -342,7 +342,7 @@ def taken(work_dir: Path) -> None:
 
 def machine(**changes: Any) -> Any:
     """A healthy machine, but for the changes."""
-    from ssod.engine.checkup.environment import Machine
+    from ssod.engine.checkup.machine import Machine
 
     healthy = Machine(
         installed={"onedl-mmdetection": "3.5.1", "onedl-mmengine": "0.10.12", "onedl-mmcv": "2.3.6"},
@@ -409,7 +409,7 @@ def test_shared_memory_needed_is_that_of_the_prefetched_batches(tmp_path: Path) 
 def test_this_machine(tmp_path: Path) -> None:
     import torch
 
-    from ssod.engine.checkup.environment import Machine
+    from ssod.engine.checkup.machine import Machine
 
     here = Machine.here(tmp_path / "not" / "yet")
     assert here.kernels in ("mmcv", "torchvision") and here.writable and here.cores >= 1
