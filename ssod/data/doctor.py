@@ -24,18 +24,16 @@ def read_parts(config: Any) -> tuple[list[Part], list[Finding]]:
     return parts, findings
 
 
-def examine_data(
-    parts: Sequence[Part], near: bool = False, decode_all: bool = False, build: bool = True
-) -> list[Finding]:
+def examine_data(parts: Sequence[Part], near: bool = False, decode_all: bool = False) -> list[Finding]:
     """The findings about the parts, ranked; facts last.
 
-    near: looks for near-duplicates, too, for which every image is decoded · decode_all: decodes every image ·
-    build: builds the datasets of parts in which nothing was found that would fail, as training does.
+    near: looks for near-duplicates, too, for which every image is decoded · decode_all: decodes every image.
+    Datasets in which nothing was found that would fail are built, as training does.
     """
     findings: list[Finding] = []
     for part in parts:
         found = list(examine_part(part, decode_all))
-        if build and part.ann_file and not any(one.severity == "fails" for one in found):
+        if part.ann_file and not any(one.severity == "fails" for one in found):
             found += list(_refusals(part))
         findings += found
     findings += images.orientations(parts)

@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def examine(
         silence()
         setup = set_up(config_path, options or {}, work_dir, world_size)
         parts, findings = read_parts(setup.config)
-        setup = Setup(setup.config, setup.path, setup.work_dir, setup.declared, parts, setup.world_size)
+        setup = replace(setup, parts=parts)
         findings += check_config(setup)
         machine = Machine.here(setup.work_dir)
         for check in environment.CHECKS:

@@ -182,6 +182,7 @@ def test_what_stops_reading_is_one_line(tool: ModuleType, tmp_path: Path, capsys
         assert text == "" and complained.startswith("error: ") and complained.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_json_stands_alone_on_stdout(tmp_path: Path) -> None:
     """The whole command: what mmdet prints at import, and a training, must not get in between."""
     world = World(tmp_path)
