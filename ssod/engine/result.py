@@ -31,16 +31,16 @@ OUTPUTS = (RESULT, METRICS, "config.py", "curves.png", "train.log", FOLDER, "pse
 def write_json(path: Path, content: Any) -> None:
     """Writes the file whole or not at all; a number that is not finite becomes null."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value with nan and inf as None, and containers as JSON has them."""
     if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -106,7 +106,7 @@ class MetricsFile:
 
     def append(self, kind: str, iteration: int, values: dict[str, Any]) -> None:
         """Adds a line; it is on disk when this returns."""
-        line = json.dumps(_plain({"kind": kind, "iteration": iteration, **values}), allow_nan=False)
+        line = json.dumps(plain({"kind": kind, "iteration": iteration, **values}), allow_nan=False)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
