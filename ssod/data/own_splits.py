@@ -1,0 +1,182 @@
+"""Labeled, unlabeled and held-out parts of one's own data: by percent, count or images per class."""
+
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssod.data.split_protocols import Parts, Positions, split_by
+from ssod.errors import UserError
+
+MIN_PERCENT, MAX_PERCENT = Decimal("0.01"), Decimal(100)
+Flags = npt.NDArray[np.bool_]
+
+
+def parse_percent(text: str, option: str = "--percent", lowest: Decimal = MIN_PERCENT) -> Decimal:
+    """The number as it was typed, without trailing zeros; UserError outside of `lowest` to 100."""
+    try:
+        percent = Decimal(text)
+    except InvalidOperation:
+        percent = Decimal("nan")
+    if not percent.is_finite() or not lowest <= percent <= MAX_PERCENT:
+        raise UserError(f"{option} {text}: give a number from {lowest} to {MAX_PERCENT}")
+    return Decimal(f"{percent.normalize():f}")
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much is labeled: one of percent, count (images) and per_class (images that show each class)."""
+
+    percent: Decimal | None = None
+    count: int | None = None
+    per_class: int | None = None
+
+    def __str__(self) -> str:
+        """As it stands in file names: `10`, `0.5`, `200images`, `5perclass`."""
+        if self.percent is not None:
+            return str(self.percent)
+        return f"{self.count}images" if self.count is not None else f"{self.per_class}perclass"
+
+
+def num_of(percent: Decimal, total: int) -> int:
+    """The percentage of a total in exact arithmetic, halves rounded up, and at least 1."""
+    return max(1, int(Fraction(percent) * total / 100 + Fraction(1, 2)))
+
+
+class Incidence:
+    """Which classes the images show: N images, C classes, crowds left out."""
+
+    def __init__(self, images: Positions, classes: Positions, num_images: int, names: list[Any]) -> None:
+        """images, classes (A,): the image and the class of each annotation, as positions."""
+        self.names = names
+        self.num_images = num_images
+        pairs = np.unique(images * max(len(names), 1) + classes)
+        self.images, self.classes = np.divmod(pairs, max(len(names), 1))
+
+    def shown(self) -> npt.NDArray[np.int64]:
+        """How many images show each class, (C,)."""
+        return np.bincount(self.classes, minlength=len(self.names))
+
+    def members(self, order: Positions) -> tuple[list[list[int]], dict[int, list[int]]]:
+        """The images of `order` that show each class, in this order, and the classes of each image.
+
+        A last class, C, has the images that show none.
+        """
+        num_classes = len(self.names)
+        members: list[list[int]] = [[] for _ in range(num_classes + 1)]
+        starts = np.searchsorted(self.images, np.arange(self.num_images + 1))
+        classes_of: dict[int, list[int]] = {}
+        for image in order.tolist():
+            found = self.classes[starts[image] : starts[image + 1]].tolist() or [num_classes]
+            classes_of[image] = found
+            for each in found:
+                members[each].append(image)
+        return members, classes_of
+
+
+def own_split(
+    incidence: Incidence,
+    amount: Amount,
+    fold: int,
+    seed: int = 0,
+    held_out: Decimal = Decimal(0),
+    stratified: bool = False,
+) -> Parts:
+    """The parts of a draw without replacement; a fold is a draw of its own, equal for equal arguments.
+
+    held_out: percent of all images that are set aside first. It depends on the seed alone, so all folds and
+    percentages are compared on the same images. The percentage of labeled images is of the rest, in exact
+    arithmetic, halves rounded up, at least one image. Without `stratified`, smaller percentages and counts
+    of a fold are contained in larger ones. `stratified` gives both parts the file's share of each class, as
+    far as images with several classes allow. `per_class` adds images, for the rarest class first, until as
+    many images show each class; classes without any image don't count.
+
+    Raises UserError for amounts that the images can't give.
+    """
+    if not 0 <= seed < 2**32 or not 0 <= fold < 2**32:
+        raise UserError(f"--seed {seed} --fold {fold}: give numbers from 0 to 2^32 - 1")
+    total = incidence.num_images
+    aside = np.zeros(0, dtype=np.int64)
+    # RandomState, old as it is: NumPy promises that its streams never change.
+    if held_out:
+        number = num_of(held_out, total)
+        if number >= total:
+            raise UserError(f"--held-out {held_out} leaves none of {total} images: lower it")
+        order: Positions = np.random.RandomState([seed]).permutation(total)
+        aside = _take(incidence, order, number, stratified)
+    pool = np.setdiff1d(np.arange(total), aside)
+    order = np.random.RandomState([seed, fold]).permutation(pool)
+    if amount.per_class is not None:
+        return split_by(_per_class(incidence, order, amount.per_class), total, [seed, fold], aside)
+    number = num_of(amount.percent, len(pool)) if amount.percent is not None else amount.count or 0
+    if not 1 <= number <= len(pool):
+        raise UserError(f"--count {number}: give 1 to {len(pool)}, the number of images to choose from")
+    return split_by(_take(incidence, order, number, stratified), total, [seed, fold], aside)
+
+
+def _take(incidence: Incidence, order: Positions, number: int, stratified: bool) -> Positions:
+    """`number` images of a random order, ascending."""
+    chosen = _stratified(incidence, order, number) if stratified else order[:number]
+    return np.sort(chosen)
+
+
+def _stratified(incidence: Incidence, order: Positions, number: int) -> Positions:
+    """`number` images of `order` with its shares of classes: iterative stratification into two parts.
+
+    Sechidis, Tsoumakas, Vlahavas, "On the stratification of multi-label data" (2011), Algorithm 1, with
+    part sizes that are kept exactly: the rarest class is dealt out first, each of its images to the part
+    that lacks most of that class. Needs are counted in 1 / len(order) images, so they are whole numbers.
+    """
+    total = len(order)
+    members, classes_of = incidence.members(order)
+    left = [len(each) for each in members]
+    room = (number, total - number)
+    needs = [[size * count for count in left] for size in room]
+    rooms = list(room)
+    taken: list[int] = []
+    dealt: set[int] = set()
+    while any(left):
+        rarest = min((count, each) for each, count in enumerate(left) if count)[1]
+        for image in members[rarest]:
+            if image in dealt:
+                continue
+            first = (needs[0][rarest], rooms[0]) > (needs[1][rarest], rooms[1])
+            part = 1 if not rooms[0] else 0 if not rooms[1] else int(not first)
+            rooms[part] -= 1
+            dealt.add(image)
+            if part == 0:
+                taken.append(image)
+            for each in classes_of[image]:
+                needs[part][each] -= total
+                left[each] -= 1
+    return np.array(taken, dtype=np.int64)
+
+
+def _per_class(incidence: Incidence, order: Positions, number: int) -> Positions:
+    """Images of `order`, ascending, of which at least `number` show each class that the file shows."""
+    if number < 1:
+        raise UserError(f"--per-class {number}: at least 1 image is needed")
+    members, classes_of = incidence.members(order)
+    shown = incidence.shown()
+    for each, name in enumerate(incidence.names):
+        if shown[each] and len(members[each]) < number:
+            raise UserError(
+                f"--per-class {number}: only {len(members[each])} of the images to choose from show "
+                f"class {name!r}: lower the number, or use --percent with --stratified"
+            )
+    if not shown.any():
+        raise UserError(f"--per-class {number}: the file has no box: use --percent or --count")
+    have = [0] * (len(incidence.names) + 1)
+    chosen: set[int] = set()
+    for each in sorted(np.flatnonzero(shown).tolist(), key=lambda c: (len(members[c]), c)):
+        for image in members[each]:
+            if have[each] >= number:
+                break
+            if image not in chosen:
+                chosen.add(image)
+                for shows in classes_of[image]:
+                    have[shows] += 1
+    return np.array(sorted(chosen), dtype=np.int64)
