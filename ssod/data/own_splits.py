@@ -105,54 +105,60 @@ def own_split(
         number = num_of(held_out, total)
         if number >= total:
             raise UserError(f"--held-out {held_out} leaves none of {total} images: lower it")
-        order: Positions = np.random.RandomState([seed]).permutation(total)
-        aside = _take(incidence, order, number, stratified)
+        generator = np.random.RandomState([seed])
+        aside = _take(incidence, generator, np.arange(total), number, stratified)
     pool = np.setdiff1d(np.arange(total), aside)
-    order = np.random.RandomState([seed, fold]).permutation(pool)
+    generator = np.random.RandomState([seed, fold])
     if amount.per_class is not None:
+        order: Positions = generator.permutation(pool)
         return split_by(_per_class(incidence, order, amount.per_class), total, [seed, fold], aside)
     number = num_of(amount.percent, len(pool)) if amount.percent is not None else amount.count or 0
     if not 1 <= number <= len(pool):
         raise UserError(f"--count {number}: give 1 to {len(pool)}, the number of images to choose from")
-    return split_by(_take(incidence, order, number, stratified), total, [seed, fold], aside)
+    labeled = _take(incidence, generator, pool, number, stratified)
+    return split_by(labeled, total, [seed, fold], aside)
 
 
-def _take(incidence: Incidence, order: Positions, number: int, stratified: bool) -> Positions:
-    """`number` images of a random order, ascending."""
-    chosen = _stratified(incidence, order, number) if stratified else order[:number]
-    return np.sort(chosen)
+def _take(
+    incidence: Incidence, generator: np.random.RandomState, pool: Positions, number: int, stratified: bool
+) -> Positions:
+    """`number` images of the pool, ascending."""
+    order: Positions = generator.permutation(pool)
+    if not stratified:
+        return np.sort(order[:number])
+    return np.array(_stratified(incidence, order, number, generator.random_sample()), dtype=np.int64)
 
 
-def _stratified(incidence: Incidence, order: Positions, number: int) -> Positions:
-    """`number` images of `order` with its shares of classes: iterative stratification into two parts.
+def _stratified(incidence: Incidence, order: Positions, number: int, start: float) -> list[int]:
+    """`number` images of `order` with its shares of classes, ascending: systematic sampling by class.
 
-    Sechidis, Tsoumakas, Vlahavas, "On the stratification of multi-label data" (2011), Algorithm 1, with
-    part sizes that are kept exactly: the rarest class is dealt out first, each of its images to the part
-    that lacks most of that class. Needs are counted in 1 / len(order) images, so they are whole numbers.
+    Classes are dealt out from the rarest to the most common; with each image a running total, which begins
+    at `start` in [0, 1), grows by the share of its class that is still to be labeled, and an image is
+    labeled when the total passes a whole number. The total runs on from class to class, so many rare
+    classes get their share together, though none of them has a whole image of it.
     """
-    total = len(order)
     members, classes_of = incidence.members(order)
     left = [len(each) for each in members]
-    room = (number, total - number)
-    needs = [[size * count for count in left] for size in room]
-    rooms = list(room)
-    taken: list[int] = []
-    dealt: set[int] = set()
+    needs = [number * count / len(order) for count in left]
+    room, total, dealt, taken = number, start, set[int](), list[int]()
     while any(left):
         rarest = min((count, each) for each, count in enumerate(left) if count)[1]
+        share = min(max(needs[rarest] / left[rarest], 0.0), 1.0)
         for image in members[rarest]:
             if image in dealt:
                 continue
-            first = (needs[0][rarest], rooms[0]) > (needs[1][rarest], rooms[1])
-            part = 1 if not rooms[0] else 0 if not rooms[1] else int(not first)
-            rooms[part] -= 1
-            dealt.add(image)
-            if part == 0:
+            total += share
+            # The last images give or take what the classes' needs do not add up to.
+            if room and (total >= 1.0 or room >= len(order) - len(dealt)):
+                total -= 1.0
+                room -= 1
                 taken.append(image)
+                for each in classes_of[image]:
+                    needs[each] -= 1.0
+            dealt.add(image)
             for each in classes_of[image]:
-                needs[part][each] -= total
                 left[each] -= 1
-    return np.array(taken, dtype=np.int64)
+    return sorted(taken)
 
 
 def _per_class(incidence: Incidence, order: Positions, number: int) -> Positions:
