@@ -104,7 +104,8 @@ def check_names(source: str, names: Sequence[Any]) -> list[str]:
 def write_imported(data: Imported, out: Path) -> None:
     """Writes a COCO file, whole or not at all; UserError where `out` holds something else."""
     number_of = {name: number for number, name in enumerate(data.classes, 1)}
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, image in enumerate(data.images, 1):
         images.append(dict(id=number, file_name=image.file_name, width=image.width, height=image.height))
         for (name, box), flags in zip(image.boxes, image.flags, strict=True):

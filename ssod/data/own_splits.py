@@ -77,46 +77,62 @@ class Incidence:
         return members, classes_of
 
 
+def held_out_part(incidence: Incidence, percent: Decimal, seed: int, stratified: bool) -> Positions:
+    """The images that are set aside first, ascending: none at 0 %, else rounded as `num_of` does.
+
+    They depend on the seed and not on a fold, so all folds and percentages are compared on the same images.
+    Raises UserError where no image would be left.
+    """
+    _check_seeds(seed)
+    if not percent:
+        return np.zeros(0, dtype=np.int64)
+    total = incidence.num_images
+    number = num_of(percent, total)
+    if number >= total:
+        raise UserError(f"--held-out {percent} leaves none of {total} images: lower it")
+    return _take(incidence, _generator(seed), np.arange(total), number, stratified)
+
+
 def own_split(
     incidence: Incidence,
     amount: Amount,
     fold: int,
     seed: int = 0,
-    held_out: Decimal = Decimal(0),
+    held_out: Positions | None = None,
     stratified: bool = False,
 ) -> Parts:
     """The parts of a draw without replacement; a fold is a draw of its own, equal for equal arguments.
 
-    held_out: percent of all images that are set aside first. It depends on the seed alone, so all folds and
-    percentages are compared on the same images. The percentage of labeled images is of the rest, in exact
-    arithmetic, halves rounded up, at least one image. Without `stratified`, smaller percentages and counts
-    of a fold are contained in larger ones. `stratified` gives both parts the file's share of each class, as
-    far as images with several classes allow. `per_class` adds images, for the rarest class first, until as
-    many images show each class; classes without any image don't count.
+    The percentage is of the images that are not held out, in exact arithmetic, halves rounded up, at least
+    one image. Without `stratified`, smaller percentages and counts of a fold are contained in larger ones.
+    `stratified` gives both parts the file's share of each class, as far as images with several classes
+    allow. `per_class` adds images, for the rarest class first, until as many images show each class; classes
+    without any image don't count.
 
     Raises UserError for amounts that the images can't give.
     """
-    if not 0 <= seed < 2**32 or not 0 <= fold < 2**32:
-        raise UserError(f"--seed {seed} --fold {fold}: give numbers from 0 to 2^32 - 1")
+    _check_seeds(seed, fold)
     total = incidence.num_images
-    aside = np.zeros(0, dtype=np.int64)
-    # RandomState, old as it is: NumPy promises that its streams never change.
-    if held_out:
-        number = num_of(held_out, total)
-        if number >= total:
-            raise UserError(f"--held-out {held_out} leaves none of {total} images: lower it")
-        generator = np.random.RandomState([seed])
-        aside = _take(incidence, generator, np.arange(total), number, stratified)
-    pool = np.setdiff1d(np.arange(total), aside)
-    generator = np.random.RandomState([seed, fold])
+    pool = np.arange(total) if held_out is None else np.setdiff1d(np.arange(total), held_out)
+    generator = _generator(seed, fold)
     if amount.per_class is not None:
-        order: Positions = generator.permutation(pool)
-        return split_by(_per_class(incidence, order, amount.per_class), total, [seed, fold], aside)
-    number = num_of(amount.percent, len(pool)) if amount.percent is not None else amount.count or 0
-    if not 1 <= number <= len(pool):
-        raise UserError(f"--count {number}: give 1 to {len(pool)}, the number of images to choose from")
-    labeled = _take(incidence, generator, pool, number, stratified)
-    return split_by(labeled, total, [seed, fold], aside)
+        labeled = _per_class(incidence, generator.permutation(pool), amount.per_class)
+    else:
+        number = num_of(amount.percent, len(pool)) if amount.percent is not None else amount.count or 0
+        if not 1 <= number <= len(pool):
+            raise UserError(f"--count {number}: give 1 to {len(pool)}, the number of images to choose from")
+        labeled = _take(incidence, generator, pool, number, stratified)
+    return split_by(labeled, total, [seed, fold], held_out)
+
+
+def _check_seeds(*numbers: int) -> None:
+    if not all(0 <= number < 2**32 for number in numbers):
+        raise UserError(f"--seed and --fold {numbers}: give numbers from 0 to 2^32 - 1")
+
+
+def _generator(*seeds: int) -> np.random.RandomState:
+    """A generator of old, because NumPy promises that its streams never change."""
+    return np.random.RandomState(list(seeds))
 
 
 def _take(

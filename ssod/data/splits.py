@@ -8,7 +8,7 @@ from typing import Any
 
 import ssod
 from ssod.data.coco_text import CocoText, read_coco_text
-from ssod.data.own_splits import Amount, Incidence, own_split, parse_percent
+from ssod.data.own_splits import Amount, Incidence, held_out_part, own_split, parse_percent
 from ssod.data.split_manifest import claim, hash_of_ids
 from ssod.data.split_protocols import (
     DRAWN,
@@ -110,13 +110,15 @@ def _drawing(
 ) -> Callable[[Amount, int], Parts]:
     """Function: the parts of an amount and a fold."""
     protocol, num_images, with_box = options.protocol, len(coco.ids), coco.with_box()
-    incidence = _incidence(coco) if protocol == "own" else None
+    if protocol == "own":
+        incidence = _incidence(coco)
+        aside = held_out_part(incidence, options.held_out_percent, options.seed, options.stratified)
+        return lambda amount, fold: own_split(
+            incidence, amount, fold, options.seed, aside, options.stratified
+        )
 
     def draw(amount: Amount, fold: int) -> Parts:
-        if incidence is not None or amount.percent is None:
-            assert incidence is not None  # the options allow other amounts for `own` alone
-            aside = options.held_out_percent
-            return own_split(incidence, amount, fold, options.seed, aside, options.stratified)
+        assert amount.percent is not None  # the options allow other amounts for `own` alone
         if protocol in LISTED:
             return listed(protocol, coco.ids, with_box, lists, amount.percent, fold)
         return drawn(protocol, num_images, amount.percent, fold, options.seed)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssod.data.own_splits import Amount, Incidence, num_of, own_split, parse_percent
+from ssod.data.own_splits import Amount, Incidence, held_out_part, num_of, own_split, parse_percent
 from ssod.data.split_protocols import Parts
 from ssod.errors import UserError
 
@@ -73,19 +73,19 @@ def test_percentages(
     shown, num_classes = images
     incidence, total = incidence_of(shown, num_classes), len(shown)
     num_aside = rounded(Decimal(aside), total) if aside != "0" else 0
-    arguments = (incidence, Amount(percent=percent), fold, seed, Decimal(aside), stratified)
     if num_aside >= total:
         with pytest.raises(UserError, match="leaves none"):
-            own_split(*arguments)
+            held_out_part(incidence, Decimal(aside), seed, stratified)
         return
+    held_out = held_out_part(incidence, Decimal(aside), seed, stratified)
+    arguments = (incidence, Amount(percent=percent), fold, seed, held_out, stratified)
     parts = own_split(*arguments)
     assert_parts(parts, total)
     assert len(parts.held_out) == num_aside
     assert len(parts.labeled) == rounded(percent, total - num_aside)
     again = own_split(*arguments)
     np.testing.assert_array_equal(parts.labeled, again.labeled)
-    other = own_split(incidence, Amount(count=1), fold + 1, seed, Decimal(aside), stratified)
-    np.testing.assert_array_equal(parts.held_out, other.held_out)
+    np.testing.assert_array_equal(parts.held_out, held_out)
 
 
 @settings(max_examples=80, deadline=None)
@@ -151,13 +151,14 @@ def test_smaller_percentages_are_contained_in_larger_ones_and_folds_differ() -> 
     for other in (dict(fold=2), dict(fold=1, seed=1)):
         labeled = own_split(incidence, Amount(percent=Decimal(20)), **other).labeled
         assert len(np.intersect1d(labeled, drawn[2])) < 50
-    aside = [own_split(incidence, Amount(count=5), 1, seed, Decimal(10)).held_out for seed in (0, 1)]
+    aside = [held_out_part(incidence, Decimal(10), seed, False) for seed in (0, 1)]
     assert not np.array_equal(*aside)
 
 
 def test_the_draw_is_frozen() -> None:
     """Whoever repeats a split in a year gets these images."""
-    parts = own_split(incidence_of([{0}] * 30, 1), Amount(count=4), 1, 0, Decimal(10))
+    incidence = incidence_of([{0}] * 30, 1)
+    parts = own_split(incidence, Amount(count=4), 1, 0, held_out_part(incidence, Decimal(10), 0, False))
     assert (parts.labeled.tolist(), parts.held_out.tolist()) == ([12, 15, 17, 29], [8, 16, 26])
 
 
