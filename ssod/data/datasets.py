@@ -14,6 +14,7 @@ from mmdet.datasets import BaseDetDataset, CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 
 import ssod.data.transforms  # noqa: F401  registers the transforms that the pipelines name
+from ssod.data.split_manifest import hash_of_ids
 from ssod.errors import UserError
 from ssod.registry import DATASETS
 
@@ -106,9 +107,13 @@ def shorten(names: Sequence[Any]) -> str:
 
 
 class PartOfFile:
-    """A dataset that can take a part of its file: `only_ids`, or all but `except_ids`; not both."""
+    """A dataset that can take a part of its file: `only_ids`, or all but `except_ids`; not both.
+
+    part_sha256: the hash of the ids of that part, whatever `filter_cfg` drops of it later.
+    """
 
     ann_file: str
+    part_sha256: str
 
     def __init__(
         self,
@@ -126,6 +131,11 @@ class PartOfFile:
 
         Raises UserError when both are given, or an id is twice in the list or not in the file.
         """
+        part = self._chosen(records)
+        self.part_sha256 = hash_of_ids(record["img_id"] for record in part)
+        return part
+
+    def _chosen(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         path = self.ann_file
         if self.only_ids is None and self.except_ids is None:
             return records

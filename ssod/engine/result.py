@@ -1,7 +1,6 @@
 """What a run leaves besides its weights: result.json, metrics.jsonl, and who may write where."""
 
 import fcntl
-import hashlib
 import importlib
 import json
 import math
@@ -9,7 +8,6 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -196,34 +194,6 @@ def evaluator_name(config: Config) -> str:
     except PackageNotFoundError:
         package = "pycocotools"
     return f"{first.get('type')} ({package})" if first else "none"
-
-
-def describe_data(dataloader: Any) -> dict[str, Any]:
-    """`batch` and `split` of result.json, from the datasets and the sampler that are in use."""
-    dataset = dataloader.dataset
-    sources = list(getattr(dataset, "datasets", [dataset]))
-    counts = list(getattr(dataloader.sampler, "counts", [dataloader.batch_size]))
-    return {
-        "batch": {"labeled": counts[0], "unlabeled": sum(counts[1:])},
-        "split": {
-            "protocol": "file",
-            "percent": None,
-            "fold": None,
-            "num_labeled": len(sources[0]),
-            "num_unlabeled": sum(len(source) for source in sources[1:]),
-            "ids_sha256": hash_of_ids(image_ids(sources[0])),
-        },
-    }
-
-
-def image_ids(dataset: Any) -> list[Any]:
-    """The ids of a dataset's images."""
-    return [dataset.get_data_info(index)["img_id"] for index in range(len(dataset))]
-
-
-def hash_of_ids(ids: Iterable[Any]) -> str:
-    """The SHA-256 of the sorted ids, one a line: equal hashes mean the same labeled images."""
-    return hashlib.sha256("\n".join(str(each) for each in sorted(ids)).encode()).hexdigest()
 
 
 def device_name() -> str:

@@ -17,7 +17,8 @@ from ssod.engine.config import (
     use_mixed_precision,
 )
 from ssod.engine.console import Reporter, final_report
-from ssod.engine.processes import choose_launcher, on_main, start_processes
+from ssod.engine.data_in_use import check_agreement, describe_data
+from ssod.engine.processes import choose_launcher, on_all, on_main, start_processes
 from ssod.engine.recorder import Recorder
 from ssod.engine.runner import (
     SemiRunner,
@@ -118,6 +119,8 @@ def _run(recorder: Recorder, config: Config, source: str | None) -> dict[str, An
     try:
         with _listening(stop):
             runner = _build(recorder, config, source)
+            recorder.record.update(on_all(lambda: describe_data(runner.train_dataloader)))
+            check_agreement(runner.train_dataloader)
             if is_main_process():
                 runner.register_hook(reporter)
                 _announce(reporter, runner, recorder, source)
@@ -161,8 +164,8 @@ def _build(recorder: Recorder, config: Config, source: str | None) -> SemiRunner
 
 def _announce(reporter: Reporter, runner: SemiRunner, recorder: Recorder, source: str | None) -> None:
     """Says in two lines what starts."""
-    data = result.describe_data(runner.train_dataloader)
-    split, batch, record = data["split"], data["batch"], recorder.record
+    record = recorder.record
+    split, batch = record["split"], record["batch"]
     reporter.say(
         f"{record['method']}: {split['num_labeled']} labeled and {split['num_unlabeled']} "
         f"unlabeled images, {batch['labeled']} + {batch['unlabeled']} a step "
