@@ -57,6 +57,7 @@ _MODULES = (
     "ssod.data.datasets",
     "ssod.data.pseudo_coco",
     "ssod.data.augment",
+    "ssod.data.draws",
     "ssod.data.sampler",
     "ssod.engine.hooks",
     "ssod.engine.loops",
