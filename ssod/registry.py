@@ -58,6 +58,7 @@ _MODULES = (
     "ssod.data.pseudo_coco",
     "ssod.data.augment",
     "ssod.data.draws",
+    "ssod.data.pixels",
     "ssod.data.sampler",
     "ssod.engine.hooks",
     "ssod.engine.loops",

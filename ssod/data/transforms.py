@@ -13,6 +13,7 @@ from mmdet.datasets.transforms import PackDetInputs
 from mmengine.dataset import Compose
 
 from ssod.core.labels import BoxLabels, project_labels
+from ssod.data.pixels import planes_of
 from ssod.errors import UserError
 from ssod.registry import FUNCTIONS, TRANSFORMS
 
@@ -137,8 +138,8 @@ class PackView(PackDetInputs):  # type: ignore[misc]
 
     def transform(self, results: Record) -> Record:
         """The packed item, or `{name: item}`."""
-        # torch warns about a read-only array even though its values are copied.
-        packed: Record = super().transform(CopySharedImage()(results))
+        # The planes are the item's own, where a view of the shared image could be written to.
+        packed: Record = super().transform({**results, "img": planes_of(results["img"])})
         return packed if self.name is None else {self.name: packed}
 
 

@@ -1,0 +1,190 @@
+"""mmdet's pixel operations with the same results in a fraction of the time.
+
+Registered under mmdet's names in the scope "ssod", so that every pipeline that says `Equalize` has them. What
+maps each value of a channel to another one goes through a table of 256; nothing becomes a wider type and back
+on the way. mmdet's classes draw, record the homography and move the boxes, as before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+import numpy.typing as npt
+from mmdet.datasets import transforms as mmdet_transforms
+
+from ssod.registry import TRANSFORMS
+
+Image = npt.NDArray[np.uint8]
+Record = dict[str, Any]
+
+FLIP_CODES = {"horizontal": 1, "vertical": 0, "diagonal": -1}
+
+
+def ramp() -> Image:
+    """All values a channel can have, as an image (256, 1, 3)."""
+    return np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(256, 1, 3)
+
+
+def apply_tables(image: Image, tables: npt.NDArray[Any]) -> Image:
+    """The image (H, W, 3) with its values looked up: one table (256,) for all channels or (256, 3)."""
+    tables = tables.astype(np.uint8)
+    alike = tables.ndim == 1 or bool((tables == tables[:, :1]).all())
+    # One table is twice as fast as three.
+    table = tables.reshape(256, -1)[:, 0] if alike else tables.reshape(1, 256, 3)
+    return np.asarray(cv2.LUT(image, np.ascontiguousarray(table)), dtype=np.uint8)
+
+
+def blend(image: Image, other: Image, factor: float) -> Image:
+    """image * factor + other * (1 - factor), cut to 0 and 255, fractions dropped as mmcv does."""
+    mixed = cv2.addWeighted(image, factor, other, 1 - factor, 0, dtype=cv2.CV_32F)
+    return np.clip(mixed, 0, 255, out=mixed).astype(np.uint8)
+
+
+def shift(image: Image, right: int, down: int, fill: Any) -> Image:
+    """The image moved by whole pixels; what comes into view has the value `fill`."""
+    height, width = image.shape[:2]
+    seen = image[max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)]
+    if not seen.size:
+        return np.full_like(image, fill, order="C")
+    border = max(down, 0), max(-down, 0), max(right, 0), max(-right, 0)
+    return np.asarray(cv2.copyMakeBorder(seen, *border, cv2.BORDER_CONSTANT, value=fill), dtype=np.uint8)
+
+
+def planes_of(image: Image) -> Image:
+    """The image (H, W, 3) as a look at three planes, a new array (3, H, W): transposing it costs nothing.
+
+    cv2.split is twenty times as fast as the transposition of torch or NumPy.
+    """
+    planes = np.empty((image.shape[2], *image.shape[:2]), dtype=image.dtype)
+    cv2.split(image, list(planes))
+    return planes.transpose(1, 2, 0)
+
+
+@TRANSFORMS.register_module()
+class RandomFlip(mmdet_transforms.RandomFlip):  # type: ignore[misc]
+    """mmdet's flip, whose result lies in memory like any image.
+
+    mmdet's is a mirrored look at the old one, which the next step copies pixel by pixel: 6 ms instead of 0.1.
+    """
+
+    def _flip(self, results: Record) -> None:
+        image = results["img"]
+        super()._flip(results)
+        results["img"] = cv2.flip(image, FLIP_CODES[results["flip_direction"]])
+
+
+@TRANSFORMS.register_module()
+class TranslateX(mmdet_transforms.TranslateX):  # type: ignore[misc]
+    """mmdet's shift to the side; it is by whole pixels, so there is nothing to interpolate."""
+
+    def _transform_img(self, results: Record, mag: float) -> None:
+        pixels = int(results["img_shape"][1] * mag)
+        results["img"] = shift(results["img"], pixels, 0, self.img_border_value)
+
+
+@TRANSFORMS.register_module()
+class TranslateY(mmdet_transforms.TranslateY):  # type: ignore[misc]
+    """mmdet's shift up or down, by whole pixels."""
+
+    def _transform_img(self, results: Record, mag: float) -> None:
+        pixels = int(results["img_shape"][0] * mag)
+        results["img"] = shift(results["img"], 0, pixels, self.img_border_value)
+
+
+@TRANSFORMS.register_module()
+class Brightness(mmdet_transforms.Brightness):  # type: ignore[misc]
+    """mmdet's brightness, through a table."""
+
+    def _transform_img(self, results: Record, mag: float) -> None:
+        tables = mmcv.adjust_brightness(ramp(), mag)[:, 0]
+        results["img"] = apply_tables(results["img"], tables)
+
+
+@TRANSFORMS.register_module()
+class Solarize(mmdet_transforms.Solarize):  # type: ignore[misc]
+    """mmdet's solarization, through a table."""
+
+    def _transform_img(self, results: Record, mag: float) -> None:
+        results["img"] = apply_tables(results["img"], mmcv.solarize(ramp(), mag)[:, 0])
+
+
+@TRANSFORMS.register_module()
+class Posterize(mmdet_transforms.Posterize):  # type: ignore[misc]
+    """mmdet's posterization, through a table."""
+
+    def _transform_img(self, results: Record, mag: float) -> None:
+        tables = mmcv.posterize(ramp(), int(np.ceil(mag)))[:, 0]
+        results["img"] = apply_tables(results["img"], tables)
+
+
+@TRANSFORMS.register_module()
+class Contrast(mmdet_transforms.Contrast):  # type: ignore[misc]
+    """mmdet's contrast about the mean grey value, through a table."""
+
+    def _transform_img(self, results: Record, mag: float) -> None:
+        grey = cv2.cvtColor(results["img"], cv2.COLOR_BGR2GRAY)
+        mean = round(cv2.sumElems(grey)[0] / grey.size)
+        tables = blend(ramp(), np.full((256, 1, 3), mean, np.uint8), mag)[:, 0]
+        results["img"] = apply_tables(results["img"], tables)
+
+
+@TRANSFORMS.register_module()
+class Color(mmdet_transforms.Color):  # type: ignore[misc]
+    """mmdet's colour balance."""
+
+    def _transform_img(self, results: Record, mag: float) -> None:
+        image = results["img"]
+        grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+        results["img"] = cv2.addWeighted(image, mag, grey, 1 - mag, 0)
+
+
+@TRANSFORMS.register_module()
+class Sharpness(mmdet_transforms.Sharpness):  # type: ignore[misc]
+    """mmdet's sharpness."""
+
+    def _transform_img(self, results: Record, mag: float) -> None:
+        image = results["img"]
+        kernel = np.array([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13  # Pillow's SMOOTH
+        results["img"] = blend(image, cv2.filter2D(image, -1, kernel), mag)
+
+
+@TRANSFORMS.register_module()
+class AutoContrast(mmdet_transforms.AutoContrast):  # type: ignore[misc]
+    """mmdet's stretching of each channel to 0 and 255, through tables."""
+
+    def _transform_img(self, results: Record, mag: float) -> None:
+        image = results["img"]
+        results["img"] = apply_tables(image, np.stack([_stretched(c) for c in cv2.split(image)], 1))
+
+
+@TRANSFORMS.register_module()
+class Equalize(mmdet_transforms.Equalize):  # type: ignore[misc]
+    """mmdet's equalisation of each channel, through tables."""
+
+    def _transform_img(self, results: Record, mag: float) -> None:
+        image = results["img"]
+        results["img"] = apply_tables(image, np.stack([_equalized(c) for c in cv2.split(image)], 1))
+
+
+def _stretched(channel: Image) -> npt.NDArray[Any]:
+    """The table (256,) that maps a channel's darkest value to 0 and its brightest to 255."""
+    low, high, _, _ = cv2.minMaxLoc(channel)
+    table = np.arange(256)
+    if low >= high:
+        return table
+    scale = 255.0 / (high - low)
+    return np.clip(table * scale - low * scale, 0, 255)
+
+
+def _equalized(channel: Image) -> npt.NDArray[Any]:
+    """The table (256,) that makes a channel's values equally frequent, as Pillow defines it."""
+    counts = cv2.calcHist([channel], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    step = int(counts.sum() - counts[counts > 0][-1]) // 255
+    if not step:
+        return np.arange(256)
+    below = np.concatenate(([0], np.cumsum(counts)[:-1] + step // 2))
+    below[1:] //= step
+    return np.minimum(below, 255)
