@@ -57,6 +57,7 @@ _MODULES = (
     "ssod.data.datasets",
     "ssod.data.pseudo_coco",
     "ssod.data.augment",
+    "ssod.data.boxwise",
     "ssod.data.draws",
     "ssod.data.pixels",
     "ssod.data.sampler",

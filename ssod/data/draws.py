@@ -1,8 +1,8 @@
 """Augmentation that draws the same however it is loaded: every image begins from generators of its own.
 
-mmengine seeds each loader worker from its number, so the views of a run change with `num_workers`, and those of
-a resumed run begin anew. Here the sampler says of each index which draw of the run it is (seed, iteration, rank,
-place in the batch), and the dataset makes it with generators seeded from that and from nothing else.
+mmengine seeds each loader worker from its number, so the views of a run change with `num_workers`, and those
+of a resumed run begin anew. Here the sampler says of each index which draw of the run it is (seed, iteration,
+rank, place in the batch), and the dataset makes it with generators seeded from that and from nothing else.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def seeded(key: tuple[int, ...]) -> Iterator[None]:
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(int(words[0]))
     np.random.seed(words[1:5])
-    torch.default_generator.manual_seed(int(words[5]))  # torch.manual_seed would reach the devices' generators
+    torch.default_generator.manual_seed(
+        int(words[5])
+    )  # torch.manual_seed would reach the devices' generators
     try:
         yield
     finally:

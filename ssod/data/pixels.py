@@ -40,7 +40,8 @@ def apply_tables(image: Image, tables: npt.NDArray[Any]) -> Image:
 def blend(image: Image, other: Image, factor: float) -> Image:
     """image * factor + other * (1 - factor), cut to 0 and 255, fractions dropped as mmcv does."""
     mixed = cv2.addWeighted(image, factor, other, 1 - factor, 0, dtype=cv2.CV_32F)
-    return np.clip(mixed, 0, 255, out=mixed).astype(np.uint8)
+    result: Image = np.clip(mixed, 0, 255).astype(np.uint8)
+    return result
 
 
 def shift(image: Image, right: int, down: int, fill: Any) -> Image:
@@ -58,7 +59,7 @@ def planes_of(image: Image) -> Image:
 
     cv2.split is twenty times as fast as the transposition of torch or NumPy.
     """
-    planes = np.empty((image.shape[2], *image.shape[:2]), dtype=image.dtype)
+    planes: Image = np.empty((image.shape[2], *image.shape[:2]), dtype=np.uint8)
     cv2.split(image, list(planes))
     return planes.transpose(1, 2, 0)
 
@@ -176,7 +177,8 @@ def _stretched(channel: Image) -> npt.NDArray[Any]:
     if low >= high:
         return table
     scale = 255.0 / (high - low)
-    return np.clip(table * scale - low * scale, 0, 255)
+    stretched: npt.NDArray[Any] = np.clip(table * scale - low * scale, 0, 255)
+    return stretched
 
 
 def _equalized(channel: Image) -> npt.NDArray[Any]:

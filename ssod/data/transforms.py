@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 from mmdet.datasets.transforms import PackDetInputs
 from mmengine.dataset import Compose
 
-from ssod.core.labels import BoxLabels, project_labels
+from ssod.data.boxwise import labels_in_view
 from ssod.data.pixels import planes_of
+from ssod.data.tracking import check_homography
 from ssod.errors import UserError
 from ssod.registry import FUNCTIONS, TRANSFORMS
 
@@ -157,11 +157,7 @@ class PlaceOfflineLabels:
         self.min_visible = min_visible
 
     def __call__(self, results: Record) -> Record:
-        given = {key: torch.from_numpy(value) for key, value in results["offline_labels"].items()}
-        labels = BoxLabels.pad([given["boxes"]], [given["classes"]], [given["scores"]])
-        homography = torch.from_numpy(np.asarray(results["homography_matrix"]))[None]
-        size = torch.tensor([results["img_shape"]])
-        labels = project_labels(labels, homography, size, self.min_visible)
+        labels = labels_in_view(results, self.min_visible)
         kept = labels.valid[0]
         results["gt_bboxes"] = labels.boxes[0, kept]
         results["gt_bboxes_labels"] = labels.classes[0, kept]
@@ -174,11 +170,14 @@ class TwoViews:
     """`dict(weak=..., strong=...)`: two pipelines run on one decoded image.
 
     The pixels are shared, not copied, and locked: a transform that writes in place raises
-    ValueError instead of spoiling the other view. Boxes and other small arrays are copied.
+    ValueError instead of spoiling the other view. Boxes and other small arrays are copied. Raises
+    UserError at construction for a transform that is not known to keep the homography true.
     """
 
     def __init__(self, weak: Sequence[Record], strong: Sequence[Record]) -> None:
         self.pipelines = {"weak": Compose(weak), "strong": Compose(strong)}
+        for name, pipeline in self.pipelines.items():
+            check_homography(name, pipeline)
 
     def __call__(self, results: Record) -> Record | None:
         results["img"].flags.writeable = False

@@ -1,10 +1,9 @@
-"""Views as a function of seed, iteration, rank and place: whatever the workers, after a resume, on every rank."""
+"""Views as a function of seed, iteration, rank and place: whatever the workers, and after a resume."""
 
 import pickle
 import random
 from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,7 +99,7 @@ def contents(loader: Any, count: int = ITERATIONS) -> list[dict[str, Any]]:
                 (
                     image,
                     torch.as_tensor(np.asarray(sample.homography_matrix)),
-                    getattr(sample.gt_instances, "bboxes", torch.zeros(0)),
+                    sample.gt_instances.bboxes.tensor if view == "labeled" else torch.zeros(0),
                     sample.img_id,
                 )
                 for image, sample in zip(batch[view]["inputs"], batch[view]["data_samples"], strict=True)
@@ -116,7 +115,7 @@ def same(first: Any, second: Any) -> bool:
     return first.keys() == second.keys() and all(
         len(first[view]) == len(second[view])
         and all(
-            a[3] == b[3] and all(torch.equal(torch.as_tensor(x), torch.as_tensor(y)) for x, y in zip(a, b))
+            a[3] == b[3] and all(torch.equal(x, y) for x, y in zip(a[:3], b[:3], strict=True))
             for a, b in zip(first[view], second[view], strict=True)
         )
         for view in first

@@ -12,7 +12,16 @@ from ssod.registry import TRANSFORMS
 
 pytestmark = pytest.mark.usefixtures("registered")
 
-POINTWISE = ("Brightness", "Solarize", "Posterize", "Contrast", "Color", "Sharpness", "AutoContrast", "Equalize")
+POINTWISE = (
+    "Brightness",
+    "Solarize",
+    "Posterize",
+    "Contrast",
+    "Color",
+    "Sharpness",
+    "AutoContrast",
+    "Equalize",
+)
 MOVING = ("TranslateX", "TranslateY", "RandomFlip")
 
 
