@@ -9,10 +9,10 @@ from ssod.cli import add_config_options, exit_code
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description="Writes views.jpg: labeled images as they are, as labeled view, and in the weak and strong "
-        "views that an unlabeled image has, with their boxes projected as pseudo boxes are. With a checkpoint "
-        "also pseudo_labels.jpg: unlabeled images with the boxes of its teacher. Exit codes: 0 done, 2 bad "
-        "input, 1 anything else."
+        description="Writes views.jpg: labeled images as they are, as labeled view, and in the weak and "
+        "strong views that an unlabeled image has, with their boxes projected as pseudo boxes are. With a "
+        "checkpoint also pseudo_labels.jpg: unlabeled images with the boxes of its teacher. Exit codes: 0 "
+        "done, 2 bad input, 1 anything else."
     )
     parser.add_argument("config", help="such as configs/soft_teacher/shapes.py")
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write to")
@@ -32,6 +32,9 @@ def main(words: list[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the pictures and says where they are."""
+    from ssod.registry import register_all_modules
+
+    register_all_modules()  # before mmdet's datasets are imported, whose greetings it keeps off the console
     from ssod.engine.show_views import show_views
 
     written = show_views(

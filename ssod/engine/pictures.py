@@ -89,13 +89,14 @@ def draw(batch: dict[str, Any], labels: dict[str, Any], classes: Any = ()) -> Im
 def draw_view(
     image: Any, labels: Any, index: int, classes: Any, marks: Any, title: str | None = None
 ) -> Image:
-    """One view (H, W, 3), BGR, with the boxes of image `index` of `labels`, and a title if there is one.
+    """One view (H, W, 3), BGR, with the boxes of image `index` of `labels`.
 
-    image: (3, h, w) uint8, enlarged to be legible · marks: (mask (K,), colour) pairs, or None for the
-    teacher's own, in one colour.
+    image: (3, h, w) uint8, enlarged to be legible · marks: (mask (K,), colour) pairs, or None for boxes that
+    are all of one kind · title: for a view with known boxes; it has MIN_HEIGHT then, and no scores.
     """
     pixels: Image = np.ascontiguousarray(image.cpu().numpy().transpose(1, 2, 0))
-    scale = max(1.0, MIN_HEIGHT / pixels.shape[0])
+    scale = MIN_HEIGHT / pixels.shape[0]
+    scale = max(1.0, scale) if title is None else scale
     pixels = np.ascontiguousarray(cv2.resize(pixels, None, fx=scale, fy=scale), dtype=np.uint8)
     boxes = (labels.boxes[index].float().cpu().numpy() * scale).round().astype(int)
     scores, names = labels.scores[index].cpu().tolist(), labels.classes[index].cpu().tolist()
@@ -106,7 +107,7 @@ def draw_view(
             corner, other = (left + 2 * ring, top + 2 * ring), (right - 2 * ring, bottom - 2 * ring)
             cv2.rectangle(pixels, corner, other, colour, 2)
         name = classes[names[slot]] if names[slot] < len(classes) else str(names[slot])
-        text = f"{name} {scores[slot]:.2f}"
+        text = f"{name} {scores[slot]:.2f}" if title is None else name
         _write(pixels, text, (left, max(top - 4, 11)), (colours or [UNUSED_COLOUR])[0])
     if title is not None:
         _write(pixels, title, (6, pixels.shape[0] - 8), (255, 255, 255))

@@ -39,10 +39,10 @@ def show_views(
 ) -> list[Path]:
     """The files written to the folder `out`.
 
-    `views.jpg` has a row for each of `num_images` labeled images from the `first` on: the image with its boxes,
-    the labeled view, and the views that an unlabeled image would have, where the true boxes are projected just
-    as pseudo boxes are. `pseudo_labels.jpg`, with a checkpoint: unlabeled images with the boxes of its teacher,
-    as a run's own pictures show them. `draw` is the number of the random draw.
+    `views.jpg` has a row for each of `num_images` labeled images from the `first` on: the image with its
+    boxes, the labeled view, and the views that an unlabeled image would have, where the true boxes are
+    projected just as pseudo boxes are. `pseudo_labels.jpg`, with a checkpoint: unlabeled images with the
+    boxes of its teacher, as a run's own pictures show them. `draw` is the number of the random draw.
 
     Raises UserError for bad input.
     """
@@ -91,7 +91,7 @@ def _row(dataset: Any, sources: list[Any], index: int, key: tuple[int, ...], cla
     own = BoxLabels.pad([get_box_tensor(instances.bboxes)], [instances.labels])
     drawn.append(pictures.draw_view(item["inputs"], own, 0, classes, None, "labeled view"))
     for source in sources[1:]:
-        with seeded(key):
+        with seeded((*key, 1)):  # draws of their own, not the labeled view's again
             views = _unlabeled_views(source, info, truth)
         for name, view in views.items():
             sample = view["data_samples"]
@@ -102,7 +102,7 @@ def _row(dataset: Any, sources: list[Any], index: int, key: tuple[int, ...], cla
 
 
 def _unlabeled_views(source: Any, info: Record, truth: BoxLabels) -> Record:
-    """The views that a source of unlabeled images makes of an image, whose boxes it would have from a file."""
+    """The views that a source of unlabeled images makes of an image; offline, with its boxes as labels."""
     record = {name: info[name] for name in ("img_path", "img_id", "height", "width", "sample_idx")}
     parts = {"boxes": truth.boxes, "classes": truth.classes, "scores": truth.scores}
     labels = {name: tensor[truth.valid].numpy() for name, tensor in parts.items()}

@@ -1,4 +1,4 @@
-"""Random pipelines of mmdet's and albumentations' geometry: projected boxes against markers painted at corners.
+"""Random pipelines of mmdet's and albumentations' geometry: projected boxes against painted markers.
 
 `python tests/data/test_tracked_views.py 1000` prints the errors by kind of transform.
 """
