@@ -44,22 +44,23 @@ def blend(image: Image, other: Image, factor: float) -> Image:
     return result
 
 
-def shift(image: Image, right: int, down: int, fill: Any) -> Image:
+def shift(image: npt.NDArray[Any], right: int, down: int, fill: Any) -> npt.NDArray[Any]:
     """The image moved by whole pixels; what comes into view has the value `fill`."""
     height, width = image.shape[:2]
     seen = image[max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)]
     if not seen.size:
         return np.full_like(image, fill, order="C")
     border = max(down, 0), max(-down, 0), max(right, 0), max(-right, 0)
-    return np.asarray(cv2.copyMakeBorder(seen, *border, cv2.BORDER_CONSTANT, value=fill), dtype=np.uint8)
+    moved: npt.NDArray[Any] = cv2.copyMakeBorder(seen, *border, cv2.BORDER_CONSTANT, value=fill)
+    return moved
 
 
-def planes_of(image: Image) -> Image:
+def planes_of(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The image (H, W, 3) as a look at three planes, a new array (3, H, W): transposing it costs nothing.
 
     cv2.split is twenty times as fast as the transposition of torch or NumPy.
     """
-    planes: Image = np.empty((image.shape[2], *image.shape[:2]), dtype=np.uint8)
+    planes: npt.NDArray[Any] = np.empty((image.shape[2], *image.shape[:2]), dtype=image.dtype)
     cv2.split(image, list(planes))
     return planes.transpose(1, 2, 0)
 
@@ -95,79 +96,94 @@ class TranslateY(mmdet_transforms.TranslateY):  # type: ignore[misc]
         results["img"] = shift(results["img"], 0, pixels, self.img_border_value)
 
 
+class OnBytes:
+    """A colour operation that has a faster way for uint8; other images, such as floats, go mmdet's way."""
+
+    def _transform_img(self, results: Record, mag: float) -> None:
+        if results["img"].dtype == np.uint8:
+            results["img"] = self.on_bytes(results["img"], mag)
+        else:
+            super()._transform_img(results, mag)  # type: ignore[misc]
+
+    def on_bytes(self, image: Image, mag: float) -> Image:
+        """The image (H, W, 3) after the operation at a magnitude."""
+        raise NotImplementedError
+
+
 @TRANSFORMS.register_module()
-class Brightness(mmdet_transforms.Brightness):  # type: ignore[misc]
+class Brightness(OnBytes, mmdet_transforms.Brightness):  # type: ignore[misc]
     """mmdet's brightness, through a table."""
 
-    def _transform_img(self, results: Record, mag: float) -> None:
-        tables = mmcv.adjust_brightness(ramp(), mag)[:, 0]
-        results["img"] = apply_tables(results["img"], tables)
+    def on_bytes(self, image: Image, mag: float) -> Image:
+        """The image with all values times `mag`."""
+        return apply_tables(image, mmcv.adjust_brightness(ramp(), mag)[:, 0])
 
 
 @TRANSFORMS.register_module()
-class Solarize(mmdet_transforms.Solarize):  # type: ignore[misc]
+class Solarize(OnBytes, mmdet_transforms.Solarize):  # type: ignore[misc]
     """mmdet's solarization, through a table."""
 
-    def _transform_img(self, results: Record, mag: float) -> None:
-        results["img"] = apply_tables(results["img"], mmcv.solarize(ramp(), mag)[:, 0])
+    def on_bytes(self, image: Image, mag: float) -> Image:
+        """The image with values from `mag` on inverted."""
+        return apply_tables(image, mmcv.solarize(ramp(), mag)[:, 0])
 
 
 @TRANSFORMS.register_module()
-class Posterize(mmdet_transforms.Posterize):  # type: ignore[misc]
+class Posterize(OnBytes, mmdet_transforms.Posterize):  # type: ignore[misc]
     """mmdet's posterization, through a table."""
 
-    def _transform_img(self, results: Record, mag: float) -> None:
-        tables = mmcv.posterize(ramp(), int(np.ceil(mag)))[:, 0]
-        results["img"] = apply_tables(results["img"], tables)
+    def on_bytes(self, image: Image, mag: float) -> Image:
+        """The image with the `mag` highest bits of its values."""
+        return apply_tables(image, mmcv.posterize(ramp(), int(np.ceil(mag)))[:, 0])
 
 
 @TRANSFORMS.register_module()
-class Contrast(mmdet_transforms.Contrast):  # type: ignore[misc]
-    """mmdet's contrast about the mean grey value, through a table."""
+class Contrast(OnBytes, mmdet_transforms.Contrast):  # type: ignore[misc]
+    """mmdet's contrast, through a table."""
 
-    def _transform_img(self, results: Record, mag: float) -> None:
-        grey = cv2.cvtColor(results["img"], cv2.COLOR_BGR2GRAY)
+    def on_bytes(self, image: Image, mag: float) -> Image:
+        """The image with distances to the mean grey value times `mag`."""
+        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         mean = round(cv2.sumElems(grey)[0] / grey.size)
-        tables = blend(ramp(), np.full((256, 1, 3), mean, np.uint8), mag)[:, 0]
-        results["img"] = apply_tables(results["img"], tables)
+        return apply_tables(image, blend(ramp(), np.full((256, 1, 3), mean, np.uint8), mag)[:, 0])
 
 
 @TRANSFORMS.register_module()
-class Color(mmdet_transforms.Color):  # type: ignore[misc]
+class Color(OnBytes, mmdet_transforms.Color):  # type: ignore[misc]
     """mmdet's colour balance."""
 
-    def _transform_img(self, results: Record, mag: float) -> None:
-        image = results["img"]
+    def on_bytes(self, image: Image, mag: float) -> Image:
+        """The image with distances to its own grey picture times `mag`."""
         grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-        results["img"] = cv2.addWeighted(image, mag, grey, 1 - mag, 0)
+        return np.asarray(cv2.addWeighted(image, mag, grey, 1 - mag, 0), dtype=np.uint8)
 
 
 @TRANSFORMS.register_module()
-class Sharpness(mmdet_transforms.Sharpness):  # type: ignore[misc]
+class Sharpness(OnBytes, mmdet_transforms.Sharpness):  # type: ignore[misc]
     """mmdet's sharpness."""
 
-    def _transform_img(self, results: Record, mag: float) -> None:
-        image = results["img"]
+    def on_bytes(self, image: Image, mag: float) -> Image:
+        """The image with distances to its smoothed picture times `mag`."""
         kernel = np.array([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13  # Pillow's SMOOTH
-        results["img"] = blend(image, cv2.filter2D(image, -1, kernel), mag)
+        return blend(image, np.asarray(cv2.filter2D(image, -1, kernel), dtype=np.uint8), mag)
 
 
 @TRANSFORMS.register_module()
-class AutoContrast(mmdet_transforms.AutoContrast):  # type: ignore[misc]
+class AutoContrast(OnBytes, mmdet_transforms.AutoContrast):  # type: ignore[misc]
     """mmdet's stretching of each channel to 0 and 255, through tables."""
 
-    def _transform_img(self, results: Record, mag: float) -> None:
-        image = results["img"]
-        results["img"] = apply_tables(image, np.stack([_stretched(c) for c in cv2.split(image)], 1))
+    def on_bytes(self, image: Image, mag: float) -> Image:
+        """The image with each channel stretched; there is no magnitude."""
+        return apply_tables(image, np.stack([_stretched(channel) for channel in cv2.split(image)], 1))
 
 
 @TRANSFORMS.register_module()
-class Equalize(mmdet_transforms.Equalize):  # type: ignore[misc]
+class Equalize(OnBytes, mmdet_transforms.Equalize):  # type: ignore[misc]
     """mmdet's equalisation of each channel, through tables."""
 
-    def _transform_img(self, results: Record, mag: float) -> None:
-        image = results["img"]
-        results["img"] = apply_tables(image, np.stack([_equalized(c) for c in cv2.split(image)], 1))
+    def on_bytes(self, image: Image, mag: float) -> Image:
+        """The image with each channel equalised; there is no magnitude."""
+        return apply_tables(image, np.stack([_equalized(channel) for channel in cv2.split(image)], 1))
 
 
 def _stretched(channel: Image) -> npt.NDArray[Any]:
@@ -189,4 +205,5 @@ def _equalized(channel: Image) -> npt.NDArray[Any]:
         return np.arange(256)
     below = np.concatenate(([0], np.cumsum(counts)[:-1] + step // 2))
     below[1:] //= step
-    return np.minimum(below, 255)
+    table: npt.NDArray[Any] = np.minimum(below, 255)
+    return table

@@ -1,7 +1,7 @@
 """Loading an image once, showing it as one or two views, and collating views into a batch.
 
-Pixels are BGR, as OpenCV decodes them, from here to the model's preprocessor, whose `bgr_to_rgb` says what its
-network wants. Only `TrackedAlbumentations` turns them to RGB, for as long as its transforms run.
+Pixels are BGR, as OpenCV decodes them, from here to the model's preprocessor, whose `bgr_to_rgb` says what
+its network wants. Only `TrackedAlbumentations` turns them to RGB, for as long as its transforms run.
 """
 
 import io

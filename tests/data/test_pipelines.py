@@ -1,5 +1,6 @@
 """The views: pixels against homographies, one decoded image for two views, options that act."""
 
+import re
 import runpy
 import subprocess
 import sys
@@ -346,6 +347,19 @@ def test_configs_can_call_them(tmp_path: Path) -> None:
     assert dumped.pipeline == read.pipeline
     item = Compose(dumped.pipeline[1:])(loaded(noise()))
     assert item["strong"]["inputs"].shape == (3, 48, 64)
+
+
+def test_the_snippets_of_the_page_on_views_run() -> None:
+    page = (Path(__file__).parents[2] / "docs/views.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(snippets) == 2
+    names: dict[str, Any] = {}
+    for snippet in snippets:
+        exec(snippet, names)
+    names["pipeline"][1]["strong"].insert(0, names["Sepia"]())
+    np.random.seed(0)
+    item = Compose(names["pipeline"][1:])(loaded(noise(240, 320)))
+    assert item["strong"]["inputs"].shape == (3, 480, 640)
 
 
 def test_import_is_cheap() -> None:

@@ -71,6 +71,15 @@ def test_colours_equal_mmdets(name: str, kind: str) -> None:
         assert ours["img"].dtype == np.uint8 and ours["img"].flags.c_contiguous
 
 
+@pytest.mark.parametrize("name", ["Brightness", "Solarize", "Contrast", "Color", "Sharpness", *MOVING])
+def test_images_of_floats_go_the_same_way_as_in_mmdet(name: str) -> None:
+    """PhotoMetricDistortion leaves such images; mmdet's other operations don't take them."""
+    options = dict(prob=1.0) if name == "RandomFlip" else dict(level=3)
+    ours, theirs = both(name, photo("scene").astype(np.float32) / 2, 0, **options)
+    np.testing.assert_array_equal(ours["img"], theirs["img"])
+    assert ours["img"].dtype == np.float32
+
+
 @pytest.mark.parametrize("name", MOVING)
 def test_motions_equal_mmdets(name: str) -> None:
     options: dict[str, Any] = (
@@ -118,7 +127,7 @@ def test_planes_are_a_copy_that_needs_no_transposition() -> None:
 
     image = photo("scene")
     image.flags.writeable = False
-    for look in (image, image[5:40, 3:60], image[:, ::-1]):
+    for look in (image, image[5:40, 3:60], image[:, ::-1], image / np.float32(7)):
         planes = planes_of(look)
         np.testing.assert_array_equal(planes, look)
         assert planes.transpose(2, 0, 1).flags.c_contiguous and planes.flags.writeable
