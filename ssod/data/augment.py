@@ -214,8 +214,9 @@ def _build(albumentations: Any, config: Mapping[str, Any]) -> Any:
         arguments["transforms"] = [_build(albumentations, one) for one in nested]
     elif not issubclass(kind, albumentations.ImageOnlyTransform) and name not in (HOMOGRAPHIES | DROPOUTS):
         raise UserError(
-            f"albumentations' {name} moves pixels in a way that no homography describes, or as boxes or masks "
-            f"say that an unlabeled image hasn't, so pseudo boxes can't follow it: remove it; {', '.join(sorted(HOMOGRAPHIES))} can be used"
+            f"albumentations' {name} moves pixels in a way that no homography describes, or as boxes or "
+            "masks say, which an unlabeled image has not, so pseudo boxes can't follow it: remove it; "
+            f"{', '.join(sorted(HOMOGRAPHIES))} can be used"
         )
     try:
         with warnings.catch_warnings():
