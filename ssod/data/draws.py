@@ -76,6 +76,6 @@ class SeededDraws(Dataset[Any]):
             return self.dataset[int(index)]
 
     def __getattr__(self, name: str) -> Any:
-        if name == "dataset":  # not there yet: while it is built or unpickled
+        if name == "dataset" or name.startswith("__"):  # not there yet, or a question of pickle and copy
             raise AttributeError(name)
         return getattr(self.dataset, name)
