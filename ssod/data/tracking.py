@@ -24,50 +24,42 @@ from ssod.errors import UserError
 
 HOUSES = ("mmdet", "mmcv", "mmengine", "ssod")  # whose transforms are listed here
 
+COLORS = (
+    *("ColorTransform", "AutoContrast", "Equalize", "Sharpness", "Posterize", "Solarize", "Color"),
+    *("Contrast", "Brightness", "Invert", "SolarizeAdd", "PhotoMetricDistortion", "YOLOXHSVRandomAug"),
+)
+
+
+def _of(house: str, *names: str) -> tuple[str, ...]:
+    """The full names of a house's transforms."""
+    return tuple(f"{house}.{name}" for name in names)
+
+
 # They move pixels and compose their motion into the homography.
 TRACKED = frozenset(
     (
-        *(
-            "mmdet.Resize",
-            "mmdet.FixScaleResize",
-            "mmdet.FixShapeResize",
-            "mmdet.RandomFlip",
-            "mmdet.RandomCrop",
-        ),
-        *("mmdet.Rotate", "mmdet.ShearX", "mmdet.ShearY", "mmdet.TranslateX", "mmdet.TranslateY"),
-        *("ssod.RandomFlip", "ssod.TranslateX", "ssod.TranslateY", "ssod.TrackedAlbumentations"),
+        *_of("mmdet", "Resize", "FixScaleResize", "FixShapeResize", "RandomFlip", "RandomCrop"),
+        *_of("mmdet", "Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"),
+        *_of("ssod", "RandomFlip", "TranslateX", "TranslateY", "TrackedAlbumentations"),
     )
 )
 # They move no pixel: colours, hidden patches, a border at the right or below, bookkeeping.
 STILL = frozenset(
     (
-        *(f"mmdet.{name}" for name in ("ColorTransform", "Invert", "SolarizeAdd", "PhotoMetricDistortion")),
-        *(f"mmdet.{name}" for name in ("YOLOXHSVRandomAug", "CutOut", "RandomErasing", "Pad")),
-        *(f"mmdet.{name}" for name in ("FilterAnnotations", "PackDetInputs", "LoadEmptyAnnotations")),
-        *(
-            f"{house}.{name}"
-            for house in ("mmdet", "ssod")
-            for name in (
-                "AutoContrast",
-                "Equalize",
-                "Sharpness",
-                "Posterize",
-                "Solarize",
-                "Color",
-                "Contrast",
-            )
-        ),
-        *("mmdet.Brightness", "ssod.Brightness", "mmcv.RandomGrayscale", "mmcv.Pad"),
-        *(f"ssod.{name}" for name in ("LoadImage", "CopySharedImage", "PackView", "PlaceOfflineLabels")),
-        "ssod.BoxAffine",
+        *_of("mmdet", *COLORS, "CutOut", "RandomErasing", "Pad"),
+        *_of("mmdet", "FilterAnnotations", "PackDetInputs", "LoadEmptyAnnotations"),
+        *_of("mmcv", "RandomGrayscale", "Pad"),
+        *_of("ssod", "AutoContrast", "Equalize", "Sharpness", "Posterize", "Solarize", "Color", "Contrast"),
+        *_of("ssod", "Brightness", "BoxAffine", "LoadImage", "CopySharedImage", "PackView"),
+        "ssod.PlaceOfflineLabels",
     )
 )
 # They do nothing but call others.
 GROUPS = frozenset(
     (
-        *("mmengine.Compose", "mmcv.Compose", "mmcv.RandomApply", "mmcv.RandomChoice"),
-        *("mmcv.RandomResize", "mmcv.RandomChoiceResize", "mmdet.ResizeShortestEdge"),
-        *("mmdet.RandomOrder", "mmdet.RandAugment", "mmdet.AutoAugment"),
+        *_of("mmcv", "Compose", "RandomApply", "RandomChoice", "RandomResize", "RandomChoiceResize"),
+        *_of("mmdet", "RandomOrder", "RandAugment", "AutoAugment", "ResizeShortestEdge"),
+        "mmengine.Compose",
     )
 )
 # What is often wanted and not tracked, and what does the same and is.
