@@ -79,19 +79,22 @@ class TrackedAlbumentations:
 
     @autocast_box_type()  # type: ignore[misc]
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        size = results["img"].shape[:2]
+        output = self.draw(results["img"], **({"mask": coordinate_map(*size)} if self.moves else {}))
+        results["img"] = output["image"]
+        if self.moves:
+            self._follow(results, output["mask"], size)
+        return results
+
+    def draw(self, image: npt.NDArray[np.uint8], **targets: Any) -> dict[str, Any]:
+        """What one draw of the transforms makes of a BGR image (H, W, 3) and of other targets."""
         seed = int(np.random.randint(2**31))
         # One stream for all: Compose.set_random_seed gives each transform the same seed instead,
         # so that transforms of equal p always act together.
         self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        image = np.ascontiguousarray(results["img"][..., ::-1])
-        targets = {"image": image}
-        if self.moves:
-            targets["mask"] = coordinate_map(*image.shape[:2])
-        output = self.compose(**targets)
-        results["img"] = np.ascontiguousarray(output["image"][..., ::-1])
-        if self.moves:
-            self._follow(results, output["mask"], image.shape[:2])
-        return results
+        output: dict[str, Any] = self.compose(image=cv2.cvtColor(image, cv2.COLOR_BGR2RGB), **targets)
+        output["image"] = cv2.cvtColor(output["image"], cv2.COLOR_RGB2BGR)
+        return output
 
     def _follow(self, results: dict[str, Any], moved: npt.NDArray[Any], size: Any) -> None:
         """Composes the measured motion into the homography and moves the boxes along."""
@@ -211,8 +214,9 @@ def _build(albumentations: Any, config: Mapping[str, Any]) -> Any:
         arguments["transforms"] = [_build(albumentations, one) for one in nested]
     elif not issubclass(kind, albumentations.ImageOnlyTransform) and name not in (HOMOGRAPHIES | DROPOUTS):
         raise UserError(
-            f"albumentations' {name} moves pixels in a way that no homography describes, so pseudo "
-            f"boxes can't follow it: remove it; {', '.join(sorted(HOMOGRAPHIES))} can be used"
+            f"albumentations' {name} moves pixels in a way that no homography describes, or as boxes or "
+            "masks say, which an unlabeled image has not, so pseudo boxes can't follow it: remove it; "
+            f"{', '.join(sorted(HOMOGRAPHIES))} can be used"
         )
     try:
         with warnings.catch_warnings():

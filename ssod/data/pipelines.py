@@ -9,7 +9,10 @@ Spaces and order are those of mmdet's `configs/_base_/datasets/semi_coco_detecti
 Soft Teacher's. A view starts from a decoded image with an identity homography.
 """
 
+from collections.abc import Sequence
 from typing import Any
+
+from ssod.errors import UserError
 
 Pipeline = list[dict[str, Any]]
 Size = tuple[int, int]
@@ -31,6 +34,16 @@ COLOR_OPS = (
     "Brightness",
 )
 GEOMETRIC_OPS = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
+# STAC's nine colour operations at strengths of 1 to 9 in 10, drawn without steps.
+_FACTOR = dict(min_mag=0.3, max_mag=1.7)
+STAC_COLOR_OPS: tuple[str | dict[str, Any], ...] = (
+    *("ColorTransform", "AutoContrast", "Equalize"),
+    dict(type="Solarize", min_mag=26.0, max_mag=231.0),
+    *(dict(type=name, **_FACTOR) for name in ("Color", "Contrast", "Brightness", "Sharpness")),
+    dict(type="Posterize", min_mag=0.1, max_mag=4.0),
+)
+SPACES = ("soft_teacher", "stac")
+JITTER_FILL = (128, 128, 128)  # grey, as behind turned images
 
 
 def labeled(
@@ -39,12 +52,14 @@ def labeled(
     color: bool = True,
     geometric: bool = False,
     erase: bool = False,
+    jitter: tuple[float, float] | None = None,
+    extra: Sequence[dict[str, Any]] = (),
 ) -> Pipeline:
-    """The pipeline of a labeled image: `dict(labeled=P)` with its boxes."""
+    """The pipeline of a labeled image: `dict(labeled=P)` with its boxes; options as in `strong`."""
     return [
         dict(type="LoadImage"),
         dict(type="LoadAnnotations", with_bbox=True),
-        *_augment(scale, flip_prob, color, geometric, erase),
+        *_augment(scale, flip_prob, color, geometric, erase, jitter=jitter, extra=extra),
         # keep_empty=True (mmdet's default) would swap an image that lost its boxes for a random
         # other one: the sampler's choice of image would not hold, nor a resumed run repeat it.
         dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2), keep_empty=False),
@@ -63,9 +78,25 @@ def strong(
     color: bool = True,
     geometric: bool = True,
     erase: bool = True,
+    space: str = "soft_teacher",
+    jitter: tuple[float, float] | None = None,
+    extra: Sequence[dict[str, Any]] = (),
 ) -> Pipeline:
-    """The student's view: its own resize and flip, a colour and a geometric op, erased patches."""
-    return [*_augment(scale, flip_prob, color, geometric, erase), dict(type="PackView")]
+    """The student's view: its own resize and flip, a colour and a geometric op, erased patches.
+
+    space: where the two are drawn from. `soft_teacher` is mmdet's. `stac` is STAC's (arXiv 2005.04757, its
+    released code): the same nine colour operations, shy of their extremes; and in half of the views a shift
+    in x or y of up to 10 %, a turn or a shear in x and y of up to 30 degrees, about the image's centre, in
+    the other half the same within one box of the offline labels only, of up to 5 % and 10 degrees. Where
+    labels are made online there is no box yet, and that half is not moved.
+    jitter: large-scale jitter, (0.1, 2.0) for instance, instead of a drawn scale: the image is resized to
+    that share of `scale`, one size, and then cropped or padded to it.
+    extra: albumentations' transforms as dicts, run before patches are erased; boxes follow, see
+    `TrackedAlbumentations`.
+
+    Raises UserError for an unknown space, and for jitter without one fixed size.
+    """
+    return [*_augment(scale, flip_prob, color, geometric, erase, space, jitter, extra), dict(type="PackView")]
 
 
 def two_views(weak: Pipeline, strong: Pipeline) -> Pipeline:
@@ -109,12 +140,22 @@ def _augment(
     color: bool = False,
     geometric: bool = False,
     erase: bool = False,
+    space: str = "soft_teacher",
+    jitter: tuple[float, float] | None = None,
+    extra: Sequence[dict[str, Any]] = (),
 ) -> Pipeline:
     """Resize, flip, then what is asked for, in mmdet's order."""
-    ops = [_one_of(COLOR_OPS)] * color + [_one_of(GEOMETRIC_OPS)] * geometric
-    pipeline = [*_resize(scale), dict(type="RandomFlip", prob=flip_prob)]
+    if space not in SPACES:
+        raise UserError(f"strong(space={space!r}): no such space; there are {', '.join(SPACES)}")
+    stac = space == "stac"
+    ops = [_one_of(STAC_COLOR_OPS if stac else COLOR_OPS)] * color
+    ops += [_stac_geometry() if stac else _one_of(GEOMETRIC_OPS)] * geometric
+    pipeline = _resize(scale) if jitter is None else _jitter(scale, jitter)
+    pipeline.append(dict(type="RandomFlip", prob=flip_prob))
     if ops:
         pipeline.append(dict(type="RandomOrder", transforms=ops))
+    if extra:
+        pipeline.append(dict(type="TrackedAlbumentations", transforms=list(extra)))
     if erase:
         # RandomErasing writes into the array it gets, which both views may share.
         pipeline.append(dict(type="CopySharedImage"))
@@ -122,9 +163,47 @@ def _augment(
     return pipeline
 
 
-def _one_of(names: tuple[str, ...]) -> dict[str, Any]:
+def _one_of(ops: Sequence[str | dict[str, Any]]) -> dict[str, Any]:
     """One operation of the space, drawn uniformly, of random strength."""
-    return dict(type="RandAugment", aug_space=[[dict(type=name)] for name in names], aug_num=1)
+    space = [[dict(type=op) if isinstance(op, str) else dict(op)] for op in ops]
+    return dict(type="RandAugment", aug_space=space, aug_num=1)
+
+
+def _stac_geometry() -> dict[str, Any]:
+    """An affine motion of the whole image or of what is inside one box, as likely."""
+    whole = dict(type="TrackedAlbumentations", transforms=_affine(0.1, 30))
+    inside = dict(type="BoxAffine", transforms=_affine(0.05, 10))
+    return dict(type="RandomChoice", transforms=[[whole], [inside]])
+
+
+def _affine(share: float, degrees: float) -> list[dict[str, Any]]:
+    """One of STAC's four motions about the centre: shifts of up to `share` of a side, a turn, a shear."""
+    sides, angles = (-share, share), (-degrees, degrees)
+    motions: list[dict[str, Any]] = [
+        dict(translate_percent=dict(x=sides, y=0.0)),
+        dict(translate_percent=dict(x=0.0, y=sides)),
+        dict(rotate=angles),
+        dict(shear=dict(x=angles, y=angles)),
+    ]
+    return [
+        dict(type="OneOf", p=1, transforms=[dict(type="Affine", fill=125, p=1, **one) for one in motions])
+    ]
+
+
+def _jitter(scale: Scale, ratios: tuple[float, float]) -> Pipeline:
+    """Large-scale jitter: a share of a size is drawn, and the image cropped or padded to that size."""
+    size = scale[0] if scale and len(scale) == 1 else scale
+    if not size or not all(isinstance(side, int) for side in size) or not 0 < ratios[0] <= ratios[1]:
+        raise UserError(
+            f"jitter={ratios} with scale={scale}: large-scale jitter needs a range of factors and one size, "
+            "such as jitter=(0.1, 2.0), scale=(1024, 1024)"
+        )
+    return [
+        dict(type="RandomResize", scale=size, ratio_range=tuple(ratios), keep_ratio=True),
+        # Otherwise an image that loses all boxes would be swapped for another one.
+        dict(type="RandomCrop", crop_size=size, allow_negative_crop=True),
+        dict(type="Pad", size=size, pad_val=dict(img=JITTER_FILL)),
+    ]
 
 
 def _resize(scale: Scale) -> Pipeline:

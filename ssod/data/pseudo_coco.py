@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 import ssod
 from ssod.data.datasets import check_records, read_coco, shorten
+from ssod.data.tracking import check_homography
 from ssod.errors import UserError
 from ssod.registry import DATASETS
 
@@ -127,7 +128,8 @@ class PseudoLabeled(Dataset[Any]):
     teach background where an object is; an image whose objects were all missed would teach nothing else.
 
     Items are those of the pipeline: `dict(strong=P)` with the boxes in the strong view's pixels, and scores.
-    Raises UserError for labels of other images or classes, and when no image is left.
+    Raises UserError for labels of other images or classes, when no image is left, and for a transform that
+    would not take the boxes along.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class PseudoLabeled(Dataset[Any]):
                 "stages=dict(...) of the config write it"
             )
         self.dataset: Any = DATASETS.build(dict(dataset))
+        check_homography("strong", self.dataset.pipeline)
         self.ann_file = str(labels)
         file = read_pseudo_coco(labels)
         self._take(file)

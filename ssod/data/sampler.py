@@ -9,6 +9,7 @@ import numpy.typing as npt
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
+from ssod.data.draws import Draw
 from ssod.errors import UserError
 from ssod.registry import DATA_SAMPLERS
 
@@ -113,6 +114,9 @@ class LabeledUnlabeledSampler(Sampler[int]):
     **Resume.** The stream is a function of the seed, the dataset, the counts and the world size.
     mmengine's loop calls `skip(iterations * batch_size)`, which draws indices but decodes nothing.
 
+    **Draws.** Each index is a `Draw` (ssod/data/draws.py): it names the seed, the iteration, the rank and
+    the place in the batch, from which `SeededDraws` makes the image's views.
+
     **Length.** There is none. An epoch loop asks for one when built and gets a `UserError`.
 
     Leave the DataLoader's `batch_sampler` unset: one that regroups indices would undo the counts.
@@ -163,6 +167,7 @@ class LabeledUnlabeledSampler(Sampler[int]):
         self._sources = [_Source(n, [_Cell(c) for c in cells]) for n, cells in self._layout]
         self._leader = next((s for s in self._sources if len(s.cells) > 1), None)
         self._pending: list[int] = []  # the rest of a batch that was begun, in reverse
+        self._batches = 0  # that were drawn, the begun one included
 
     def _next_batch(self) -> list[int]:
         """This rank's next batch of indices, drawn with those of all other ranks."""
@@ -170,6 +175,7 @@ class LabeledUnlabeledSampler(Sampler[int]):
             for cell in source.cells:
                 cell.used.clear()
         batches = [self._draw_batch() for _ in range(self.world_size)]
+        self._batches += 1
         return batches[self.rank]
 
     def _draw_batch(self) -> list[int]:
@@ -202,7 +208,8 @@ class LabeledUnlabeledSampler(Sampler[int]):
         while True:
             if not self._pending:
                 self._pending = self._next_batch()[::-1]
-            yield self._pending.pop()
+            place = self.batch_size - len(self._pending)
+            yield Draw(self._pending.pop(), (self.seed, self._batches - 1, self.rank, place))
 
     def __len__(self) -> int:
         """The largest number Python allows, for an endless stream; `UserError` before it has begun.
@@ -245,6 +252,7 @@ class LabeledUnlabeledSampler(Sampler[int]):
             "layout": self._signature(),
             "generator": self._generator.bit_generator.state,
             "pending": list(self._pending),
+            "batches": self._batches,
             "cells": [{"passes": cell.passes, "queue": list(cell.queue)} for cell in cells],
         }
 
@@ -258,6 +266,7 @@ class LabeledUnlabeledSampler(Sampler[int]):
         self._restart()
         self._generator.bit_generator.state = state["generator"]
         self._pending = list(state["pending"])
+        self._batches = state["batches"]
         cells = [cell for source in self._sources for cell in source.cells]
         for cell, saved in zip(cells, state["cells"], strict=True):
             cell.passes, cell.queue = saved["passes"], list(saved["queue"])

@@ -1,4 +1,8 @@
-"""Loading an image once, showing it as one or two views, and collating views into a batch."""
+"""Loading an image once, showing it as one or two views, and collating views into a batch.
+
+Pixels are BGR, as OpenCV decodes them, from here to the model's preprocessor, whose `bgr_to_rgb` says what
+its network wants. Only `TrackedAlbumentations` turns them to RGB, for as long as its transforms run.
+"""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -8,11 +12,12 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 from mmdet.datasets.transforms import PackDetInputs
 from mmengine.dataset import Compose
 
-from ssod.core.labels import BoxLabels, project_labels
+from ssod.data.boxwise import labels_in_view
+from ssod.data.pixels import planes_of
+from ssod.data.tracking import check_homography
 from ssod.errors import UserError
 from ssod.registry import FUNCTIONS, TRANSFORMS
 
@@ -137,8 +142,8 @@ class PackView(PackDetInputs):  # type: ignore[misc]
 
     def transform(self, results: Record) -> Record:
         """The packed item, or `{name: item}`."""
-        # torch warns about a read-only array even though its values are copied.
-        packed: Record = super().transform(CopySharedImage()(results))
+        # The planes are the item's own, where a view of the shared image could be written to.
+        packed: Record = super().transform({**results, "img": planes_of(results["img"])})
         return packed if self.name is None else {self.name: packed}
 
 
@@ -156,11 +161,7 @@ class PlaceOfflineLabels:
         self.min_visible = min_visible
 
     def __call__(self, results: Record) -> Record:
-        given = {key: torch.from_numpy(value) for key, value in results["offline_labels"].items()}
-        labels = BoxLabels.pad([given["boxes"]], [given["classes"]], [given["scores"]])
-        homography = torch.from_numpy(np.asarray(results["homography_matrix"]))[None]
-        size = torch.tensor([results["img_shape"]])
-        labels = project_labels(labels, homography, size, self.min_visible)
+        labels = labels_in_view(results, self.min_visible)
         kept = labels.valid[0]
         results["gt_bboxes"] = labels.boxes[0, kept]
         results["gt_bboxes_labels"] = labels.classes[0, kept]
@@ -173,11 +174,14 @@ class TwoViews:
     """`dict(weak=..., strong=...)`: two pipelines run on one decoded image.
 
     The pixels are shared, not copied, and locked: a transform that writes in place raises
-    ValueError instead of spoiling the other view. Boxes and other small arrays are copied.
+    ValueError instead of spoiling the other view. Boxes and other small arrays are copied. Raises
+    UserError at construction for a transform that is not known to keep the homography true.
     """
 
     def __init__(self, weak: Sequence[Record], strong: Sequence[Record]) -> None:
         self.pipelines = {"weak": Compose(weak), "strong": Compose(strong)}
+        for name, pipeline in self.pipelines.items():
+            check_homography(name, pipeline)
 
     def __call__(self, results: Record) -> Record | None:
         results["img"].flags.writeable = False

@@ -1,6 +1,6 @@
 """When training and validation happen: iteration by iteration, resumed where it stopped."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.runner import BaseLoop, IterBasedTrainLoop
@@ -13,13 +13,22 @@ class StopRequested(Exception):  # noqa: N818  no error: a signal that travels u
     """Raised by a hook during validation, to leave it at once: a signal wants the run to stop."""
 
 
+def _seeded(dataloader: Any) -> Any:
+    """The loader's config with its dataset in `SeededDraws`; what is built already stays as it is."""
+    dataset = dataloader.get("dataset") if isinstance(dataloader, Mapping) else None
+    if not isinstance(dataset, Mapping):
+        return dataloader
+    return {**dataloader, "dataset": {"type": "SeededDraws", "dataset": dataset}}
+
+
 @LOOPS.register_module()
 class SemiTrainLoop(IterBasedTrainLoop):  # type: ignore[misc]
     """Training for `max_iters` iterations, with a validation every `val_interval` and at the end.
 
     dry_run: two validation images go through model and metric before the first step. A resumed run
     skips in the sampler what was trained on, takes up the random state, and makes up for a
-    validation that the stop cut short.
+    validation that the stop cut short. The views of a step depend on the seed, the iteration, the rank
+    and the place in the batch (`SeededDraws`), not on the number of loader workers nor on a resume.
     """
 
     def __init__(
@@ -31,7 +40,7 @@ class SemiTrainLoop(IterBasedTrainLoop):  # type: ignore[misc]
         val_interval: int = 1000,
         dry_run: bool = True,
     ) -> None:
-        super().__init__(runner, dataloader, max_iters, val_begin, val_interval)
+        super().__init__(runner, _seeded(dataloader), max_iters, val_begin, val_interval)
         self.dry_run = dry_run
         self.random_state: dict[str, Any] | None = None  # of the checkpoint that is resumed
 

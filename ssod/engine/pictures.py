@@ -81,17 +81,22 @@ def draw(batch: dict[str, Any], labels: dict[str, Any], classes: Any = ()) -> Im
     for index in range(len(batch["strong"]["inputs"])):
         marks = [(mask[index].cpu(), colours[name]) for name, mask in masks.items()]
         views = {"weak": None, "strong": marks} if "weak" in labels else {"strong": marks}
-        drawn = [
-            _draw_view(batch[v]["inputs"][index], labels[v], index, classes, m) for v, m in views.items()
-        ]
-        rows.append(_side_by_side(drawn))
-    return np.concatenate(_same_width([*rows, _legend(colours, "weak" in labels)]), axis=0)
+        drawn = [draw_view(batch[v]["inputs"][index], labels[v], index, classes, m) for v, m in views.items()]
+        rows.append(side_by_side(drawn))
+    return stacked([*rows, _legend(colours, "weak" in labels)])
 
 
-def _draw_view(image: Any, labels: Any, index: int, classes: Any, marks: Any) -> Image:
-    """One view with boxes; marks: (mask (K,), colour) pairs, or None for the teacher's own."""
+def draw_view(
+    image: Any, labels: Any, index: int, classes: Any, marks: Any, title: str | None = None
+) -> Image:
+    """One view (H, W, 3), BGR, with the boxes of image `index` of `labels`.
+
+    image: (3, h, w) uint8, enlarged to be legible · marks: (mask (K,), colour) pairs, or None for boxes that
+    are all of one kind · title: for a view with known boxes; it has MIN_HEIGHT then, and no scores.
+    """
     pixels: Image = np.ascontiguousarray(image.cpu().numpy().transpose(1, 2, 0))
-    scale = max(1.0, MIN_HEIGHT / pixels.shape[0])
+    scale = MIN_HEIGHT / pixels.shape[0]
+    scale = max(1.0, scale) if title is None else scale
     pixels = np.ascontiguousarray(cv2.resize(pixels, None, fx=scale, fy=scale), dtype=np.uint8)
     boxes = (labels.boxes[index].float().cpu().numpy() * scale).round().astype(int)
     scores, names = labels.scores[index].cpu().tolist(), labels.classes[index].cpu().tolist()
@@ -102,8 +107,10 @@ def _draw_view(image: Any, labels: Any, index: int, classes: Any, marks: Any) ->
             corner, other = (left + 2 * ring, top + 2 * ring), (right - 2 * ring, bottom - 2 * ring)
             cv2.rectangle(pixels, corner, other, colour, 2)
         name = classes[names[slot]] if names[slot] < len(classes) else str(names[slot])
-        text = f"{name} {scores[slot]:.2f}"
+        text = f"{name} {scores[slot]:.2f}" if title is None else name
         _write(pixels, text, (left, max(top - 4, 11)), (colours or [UNUSED_COLOUR])[0])
+    if title is not None:
+        _write(pixels, title, (6, pixels.shape[0] - 8), (255, 255, 255))
     return pixels
 
 
@@ -113,7 +120,12 @@ def _write(pixels: Image, text: str, place: tuple[int, int], colour: tuple[int, 
     cv2.putText(pixels, text, place, FONT, 0.42, colour, 1, cv2.LINE_AA)
 
 
-def _side_by_side(images: list[Image]) -> Image:
+def stacked(rows: list[Image]) -> Image:
+    """The rows below each other, padded with white to the widest."""
+    return np.concatenate(_same_width(rows), axis=0)
+
+
+def side_by_side(images: list[Image]) -> Image:
     """The images in a row, padded to the tallest, with a gap between them."""
     height = max(image.shape[0] for image in images) + 6
     padded = [

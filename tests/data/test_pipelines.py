@@ -1,5 +1,6 @@
 """The views: pixels against homographies, one decoded image for two views, options that act."""
 
+import re
 import runpy
 import subprocess
 import sys
@@ -97,9 +98,35 @@ def test_image_is_decoded_once_and_shared(tmp_path: Path, monkeypatch: pytest.Mo
         branches.append(results["img"])
         return results
 
+    probe.homography = "still"  # type: ignore[attr-defined]
     Compose(pipelines.two_views([probe], [probe]))(dict(img_path=path, img_id=1))
     assert len(seen) == 1 and len(branches) == 2
     assert all(np.shares_memory(branch, seen[0]) for branch in branches)
+
+
+class Uncopied(np.ndarray):
+    """An image that refuses to be copied."""
+
+    def copy(self, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("the image is copied")
+
+    __copy__ = __deepcopy__ = copy  # type: ignore[assignment]
+
+
+def test_no_view_copies_the_decoded_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a resize in both views, as published, nothing needs a copy of the original."""
+    from ssod.data import transforms
+
+    image = noise(120, 160).view(Uncopied)
+    reads: list[str] = []
+    monkeypatch.setattr(transforms, "read_image", lambda path: reads.append(path) or image)
+    scale = [(100, 60), (100, 80)]
+    run = Compose(pipelines.two_views(pipelines.weak(scale), pipelines.strong(scale)))
+    for seed in range(20):
+        np.random.seed(seed)
+        item = run(dict(img_path="a.jpg", img_id=1))
+        assert not any(np.shares_memory(view["inputs"].numpy(), image) for view in item.values())
+    assert reads == ["a.jpg"] * 20 and not image.flags.writeable
 
 
 def test_writing_into_the_shared_image_fails_loudly() -> None:
@@ -175,11 +202,124 @@ def test_scale_means_what_its_kind_says(scale: Any, allowed: set[tuple[int, int]
         (pipelines.strong, dict(color=False), "Posterize"),
         (pipelines.strong, dict(geometric=False), "ShearX"),
         (pipelines.strong, dict(erase=False), "RandomErasing"),
+        (pipelines.strong, dict(space="stac"), "BoxAffine"),
+        (pipelines.strong, dict(jitter=(0.1, 2.0), scale=(64, 64)), "ratio_range"),
+        (pipelines.strong, dict(extra=[dict(type="Perspective")]), "Perspective"),
+        (pipelines.labeled, dict(jitter=(0.1, 2.0), scale=(64, 64)), "ratio_range"),
+        (pipelines.labeled, dict(extra=[dict(type="Perspective")]), "Perspective"),
         (pipelines.test, dict(scale=None), "Resize"),
     ],
 )
 def test_every_option_changes_the_pipeline(make: Any, option: Any, step: str) -> None:
     assert str(make(**option)).count(step) != str(make()).count(step)
+
+
+def test_an_unknown_space_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"strong\(space='randaug'\): no such space; there are soft_teacher, stac"
+    ):
+        pipelines.strong(space="randaug")
+
+
+@pytest.mark.parametrize(
+    "options", [dict(), dict(scale=None), dict(scale=[(9, 9), (8, 8)]), dict(scale=(9, 9), jitter=(0, 2))]
+)
+def test_jitter_without_one_size_is_refused(options: Any) -> None:
+    with pytest.raises(UserError, match="large-scale jitter needs a range of factors and one size"):
+        pipelines.strong(**{"jitter": (0.1, 2.0), **options})
+
+
+def test_large_scale_jitter_has_one_size_and_the_whole_range() -> None:
+    """Factors seen in the homography: of the size that fits the image into 120 x 120, here 1.5."""
+    np.random.seed(0)
+    run = Compose(pipelines.strong(scale=(120, 120), jitter=(0.1, 2.0), color=False, geometric=False)[:-1])
+    results = [run(loaded(noise())) for _ in range(200)]
+    assert {result["img"].shape for result in results} == {(120, 120, 3)}
+    assert {result["img_shape"] for result in results} == {(120, 120)}
+    factors = np.array([abs(result["homography_matrix"][0, 0]) / 1.5 for result in results])
+    assert factors.min() < 0.2 and factors.max() > 1.9 and 0.9 < np.median(factors) < 1.2
+    shifts = {tuple(result["homography_matrix"][:2, 2]) for result in results}
+    assert len(shifts) > 50, "crops begin anywhere"
+
+
+def test_labeled_images_that_lose_their_boxes_to_a_crop_stay(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), noise(200, 200))
+    record = dict(
+        img_path=str(path), img_id=1, instances=[dict(bbox=[20, 20, 70, 70], bbox_label=0, ignore_flag=0)]
+    )
+    run = Compose(pipelines.labeled(scale=(64, 64), jitter=(2.0, 2.0), color=False))
+    np.random.seed(1)
+    items = [run({**record}) for _ in range(20)]
+    counts = {len(item["labeled"]["data_samples"].gt_instances) for item in items}
+    assert counts == {0, 1}
+
+
+def motions(run: Any, size: tuple[int, int], count: int = 400) -> list[np.ndarray]:
+    """The homographies of views of a blank image, about its centre."""
+    np.random.seed(0)
+    centre = np.array([[1, 0, size[1] / 2], [0, 1, size[0] / 2], [0, 0, 1]])
+    blank = np.zeros((*size, 3), np.uint8)
+    drawn = [run(loaded(blank))["homography_matrix"] for _ in range(count)]
+    return [np.linalg.inv(centre) @ each @ centre for each in drawn]
+
+
+def test_the_space_of_stac_moves_as_published() -> None:
+    """Half not at all (no box is known), the rest equally shifts in x, in y, turns and shears."""
+    size = (100, 200)
+    run = Compose(pipelines.strong(None, flip_prob=0.0, color=False, erase=False, space="stac")[:-1])
+    kinds = {"none": 0, "x": 0, "y": 0, "turn": 0, "shear": 0}
+    for matrix in motions(run, size):
+        (a, b, x), (c, d, y) = matrix[:2]
+        if np.allclose(matrix, np.eye(3), atol=1e-3):
+            kinds["none"] += 1
+        elif np.allclose(matrix[:2, :2], np.eye(2), atol=1e-4):
+            kinds["x" if abs(x) > abs(y) else "y"] += 1
+            assert abs(x) <= 20.5 and abs(y) <= 10.5 and min(abs(x), abs(y)) < 0.01
+        elif np.allclose((a, b), (d, -c), atol=1e-3) and abs(np.hypot(a, c) - 1) < 1e-4:
+            kinds["turn"] += 1
+            assert abs(np.degrees(np.arctan2(c, a))) <= 30.1
+        else:
+            kinds["shear"] += 1
+            assert np.allclose((a, d), 1, atol=1e-3)
+            assert np.degrees(np.arctan(np.abs((b, c)))).max() <= 30.1
+        # About the centre, to within a pixel.
+        if abs(a - 1) + abs(b) + abs(c) + abs(d - 1) > 1e-3:
+            assert abs(x) < 1.5 and abs(y) < 1.5
+    assert kinds["none"] == pytest.approx(200, abs=45)
+    for kind in ("x", "y", "turn", "shear"):
+        assert kinds[kind] == pytest.approx(50, abs=25), kinds
+
+
+def test_the_colours_of_stac_are_the_same_nine_without_the_extremes() -> None:
+    names = [op if isinstance(op, str) else op["type"] for op in pipelines.STAC_COLOR_OPS]
+    assert sorted(names) == sorted(pipelines.COLOR_OPS)
+    from ssod.registry import TRANSFORMS
+
+    image = cv2.resize(np.random.default_rng(0).integers(0, 255, (9, 9, 3), dtype=np.uint8), (90, 90))
+    np.random.seed(0)
+    for op in pipelines.STAC_COLOR_OPS:
+        run = TRANSFORMS.build(dict(type=op) if isinstance(op, str) else dict(op))
+        assert min(run(loaded(image.copy()))["img"].std() for _ in range(30)) > 5, (
+            "something must be left to see"
+        )
+
+
+def test_extra_transforms_run_before_patches_are_erased_and_boxes_follow() -> None:
+    steps = [step["type"] for step in pipelines.strong(extra=[dict(type="Affine")])]
+    assert steps.index("RandomOrder") < steps.index("TrackedAlbumentations") < steps.index("RandomErasing")
+    still = dict(scale=None, flip_prob=0.0, color=False, geometric=False)
+    mirror = [dict(type="HorizontalFlip", p=1)]
+    item = views(noise(), pipelines.weak(None, 0.0), pipelines.strong(**still, erase=False, extra=mirror))
+    assert torch.equal(item["strong"]["inputs"], item["weak"]["inputs"].flip(-1))
+    matrix = item["strong"]["data_samples"].homography_matrix
+    np.testing.assert_allclose(matrix, [[-1, 0, 80], [0, 1, 0], [0, 0, 1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ElasticTransform", "GridDistortion", "OpticalDistortion"])
+def test_what_bends_is_refused_by_name_when_the_view_is_built(name: str) -> None:
+    with pytest.raises(UserError, match=f"albumentations' {name} moves pixels in a way that no homography"):
+        Compose(pipelines.two_views(pipelines.weak(), pipelines.strong(extra=[dict(type=name)])))
 
 
 def test_a_seed_repeats_both_views() -> None:
@@ -209,6 +349,19 @@ def test_configs_can_call_them(tmp_path: Path) -> None:
     assert item["strong"]["inputs"].shape == (3, 48, 64)
 
 
+def test_the_snippets_of_the_page_on_views_run() -> None:
+    page = (Path(__file__).parents[2] / "docs/views.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(snippets) == 2
+    names: dict[str, Any] = {}
+    for snippet in snippets:
+        exec(snippet, names)
+    names["pipeline"][1]["strong"].insert(0, names["Sepia"]())
+    np.random.seed(0)
+    item = Compose(names["pipeline"][1:])(loaded(noise(240, 320)))
+    assert item["strong"]["inputs"].shape == (3, 480, 640)
+
+
 def test_import_is_cheap() -> None:
     code = "import sys, ssod.data.pipelines; print({'torch', 'mmdet', 'cv2'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -233,7 +386,11 @@ def test_collate_groups_by_view() -> None:
 
 
 def test_a_branch_without_a_result_gives_none() -> None:
-    assert views(noise(), [lambda results: None], [dict(type="PackView")]) is None
+    def nothing(results: Any) -> None:
+        return None
+
+    nothing.homography = "still"  # type: ignore[attr-defined]
+    assert views(noise(), [nothing], [dict(type="PackView")]) is None
 
 
 def test_a_file_that_is_no_image_is_named() -> None:

@@ -1,5 +1,6 @@
 """Whole runs of a toy in this process: files, resume, signals, divergence, refusals."""
 
+import gc
 import json
 import os
 import signal
@@ -84,6 +85,18 @@ def test_resume_is_bit_exact(toy_config: Config, tmp_path: Path, stop_at: int) -
     whole, parts = lines(tmp_path / "whole", "val"), lines(tmp_path / "parts", "val")
     assert whole == [line for line in parts if line["iteration"] in (4, 8)]
     assert len({line["iteration"] for line in parts}) == len(parts)
+
+
+def test_workers_and_a_resume_with_workers_change_no_bit(toy_config: Config, tmp_path: Path) -> None:
+    config = toy_config('train_dataloader["sampler"] = dict(type="LabeledUnlabeledSampler", counts=(2,))\n')
+    workers = {"train_dataloader.num_workers": 2}
+    train(config, work_dir=tmp_path / "none")
+    train(config, work_dir=tmp_path / "two", options=workers)
+    assert same(weights(tmp_path / "none"), weights(tmp_path / "two"))
+    train(config, work_dir=tmp_path / "parts", options={**workers, "train_cfg.max_iters": 3})
+    gc.collect()  # the first run's workers hold its lock, and end with the loader
+    train(config, work_dir=tmp_path / "parts", resume=True, options=workers)
+    assert same(weights(tmp_path / "none"), weights(tmp_path / "parts"))
 
 
 def test_validation_does_not_disturb_training(toy_config: Config, tmp_path: Path) -> None:

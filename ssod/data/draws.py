@@ -1,0 +1,81 @@
+"""Augmentation that draws the same however it is loaded: every image begins from generators of its own.
+
+mmengine seeds each loader worker from its number, so the views of a run change with `num_workers`, and those
+of a resumed run begin anew. Here the sampler says of each index which draw of the run it is (seed, iteration,
+rank, place in the batch), and the dataset makes it with generators seeded from that and from nothing else.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ssod.registry import DATASETS
+
+
+class Draw(int):
+    """An index into a dataset that knows which draw it is: `key`, the seed, iteration, rank and place."""
+
+    key: tuple[int, ...]
+
+    def __new__(cls, index: int, key: tuple[int, ...]) -> Draw:
+        """The index, with its key."""
+        draw = super().__new__(cls, index)
+        draw.key = key
+        return draw
+
+    def __getnewargs__(self) -> tuple[int, tuple[int, ...]]:  # type: ignore[override]
+        return int(self), self.key
+
+
+@contextmanager
+def seeded(key: tuple[int, ...]) -> Iterator[None]:
+    """A block whose random numbers are a function of `key`; the generators are as before when it ends.
+
+    Python's, NumPy's and torch's on the host; a device's is training's own. Costs about 0.1 ms.
+    """
+    words = np.random.SeedSequence(key).generate_state(6)
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(int(words[0]))
+    np.random.seed(words[1:5])
+    torch.default_generator.manual_seed(
+        int(words[5])
+    )  # torch.manual_seed would reach the devices' generators
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+@DATASETS.register_module()
+class SeededDraws(Dataset[Any]):
+    """A dataset whose item depends on the `Draw` it is asked for and not on what was drawn before.
+
+    dataset: the config of the dataset. An index that is no `Draw` is passed on as it is. Everything else the
+    dataset has (metainfo, sizes, parts, ...) is had from here, too.
+    """
+
+    def __init__(self, dataset: Mapping[str, Any]) -> None:
+        self.dataset: Any = DATASETS.build(dict(dataset))
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        if not isinstance(index, Draw):
+            return self.dataset[index]
+        with seeded(index.key):
+            return self.dataset[int(index)]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "dataset" or name.startswith("__"):  # not there yet, or a question of pickle and copy
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
