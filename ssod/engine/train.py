@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from ssod.engine import checkpoints, result
+from ssod.engine.bad_images import BadImages
 from ssod.engine.config import (
     default_work_dir,
     load_config,
@@ -17,6 +18,8 @@ from ssod.engine.config import (
     use_mixed_precision,
 )
 from ssod.engine.console import Reporter, final_report
+from ssod.engine.data_policy import DataPolicy
+from ssod.engine.leak_check import check_leaks
 from ssod.engine.processes import choose_launcher, on_main, start_processes
 from ssod.engine.recorder import Recorder
 from ssod.engine.runner import (
@@ -118,9 +121,16 @@ def _run(recorder: Recorder, config: Config, source: str | None) -> dict[str, An
     try:
         with _listening(stop):
             runner = _build(recorder, config, source)
+            policy = DataPolicy.of(config)
+            leaks = on_main(lambda: check_leaks(runner, policy))
+            recorder.record["leaks"] = {name: leaks[name] for name in ("count", "pairs")}
             if is_main_process():
                 runner.register_hook(reporter)
                 _announce(reporter, runner, recorder, source)
+                if leaks["count"]:
+                    reporter.say(leaks["text"])
+                    runner.logger.warning(leaks["text"])
+            runner.register_hook(BadImages(policy, recorder.record))
             runner.register_hook(stop)
             runner.register_hook(recorder)
             try:
