@@ -1,5 +1,6 @@
 """Training goes on where an image can't be read: another one is drawn, and the item says which and why."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -46,6 +47,11 @@ class ReplaceBadImages(Dataset[Any]):
         return list(getattr(self.dataset, "datasets", [self.dataset]))
 
     @property
+    def cumulative_sizes(self) -> list[int]:
+        """Where each source ends."""
+        return list(accumulate(len(each) for each in self.datasets))
+
+    @property
     def metainfo(self) -> Any:
         """The dataset's own."""
         return self.dataset.metainfo
@@ -90,10 +96,10 @@ class ReplaceBadImages(Dataset[Any]):
 
     def _source_of(self, index: int) -> tuple[int, int, int]:
         """The number of an image's dataset, that dataset's first index and its length."""
-        sizes = [len(each) for each in self.datasets]
-        ends = list(accumulate(sizes))
-        source = next(number for number, end in enumerate(ends) if index < end)
-        return source, ends[source] - sizes[source], sizes[source]
+        ends = self.cumulative_sizes
+        source = bisect_right(ends, index)
+        first = ends[source - 1] if source else 0
+        return source, first, ends[source] - first
 
     def _others(self, index: int, first: int, size: int) -> Iterator[int]:
         """Indices of the same source, those of the same orientation first."""

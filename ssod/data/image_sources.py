@@ -94,7 +94,7 @@ def files_below(folder: str) -> list[str]:
                     name = entry.name
                     if name.startswith("."):
                         continue
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         waiting.append(f"{below}{name}/")
                     elif name.lower().endswith(SUFFIXES):
                         names.append(below + name)
@@ -106,6 +106,13 @@ def files_below(folder: str) -> list[str]:
     if not names:
         raise UserError(f"folder {folder} holds no image ({', '.join(SUFFIXES)}): name another one")
     return names
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle: whoever opens it will say so
+        return False
 
 
 def _glob(pattern: str) -> Listing:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmdet.datasets import BaseDetDataset
+from mmdet.datasets import BaseDetDataset, CocoDataset
 
 from ssod.data.datasets import PartOfFile
 from ssod.data.image_index import Records, index_images
@@ -96,6 +96,7 @@ class UnlabeledImages(PartOfFile, BaseDetDataset):  # type: ignore[misc]
     Raises UserError for a source that is missing or empty, and when no image is left.
     """
 
+    METAINFO = CocoDataset.METAINFO  # as the labeled images have it, its palette included
     data_list: Any
     data_prefix: dict[str, str]
 

@@ -22,10 +22,10 @@ _STATE = "bad_images"  # in a checkpoint's message hub
 class BadImages(Hook):  # type: ignore[misc]
     """Keeps `bad_images` of result.json: `count, replaced, files`, of the whole run, over all processes.
 
-    `count` is of files, those without an image's header included, which no draw ever reaches; `replaced` is of
-    draws. Above the policy's bound for a dataset the run ends with UserError, its checkpoint written: with one
-    process at once, with several at the next log interval, all of them together. A resumed run takes up the
-    count as its checkpoint has it, without the files that can be read by now.
+    `count` is of files, those without an image's header included, which no draw ever reaches; `replaced` is
+    of draws. Above the policy's bound for a dataset the run ends with UserError, its checkpoint written: with
+    one process at once, with several at the next log interval, all of them together. A resumed run takes up
+    the count as its checkpoint has it, without the files that can be read by now.
     """
 
     priority = "VERY_HIGH"
@@ -49,7 +49,7 @@ class BadImages(Hook):  # type: ignore[misc]
         ]
         self._add(runner, [each for each in before if each.source < len(datasets) and _is_bad(each.path)])
         self._add(runner, left_out)
-        self._check(runner)
+        self._check(runner, runner.iter)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Takes the notes that a batch carries."""
@@ -59,15 +59,15 @@ class BadImages(Hook):  # type: ignore[misc]
         if get_world_size() > 1:
             self.waiting += notes
         else:
-            self._take(runner, notes)
+            self._take(runner, notes, runner.iter)
 
     def after_scalars(self, runner: Any, iteration: int, scalars: dict[str, float]) -> None:
         """Tells the other processes, at each log interval."""
-        self._exchange(runner)
+        self._exchange(runner, iteration)
 
     def after_train(self, runner: Any) -> None:
         """Tells the other processes, before the last checkpoint."""
-        self._exchange(runner)
+        self._exchange(runner, runner.iter)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Puts the count where a resumed run finds it."""
@@ -76,19 +76,19 @@ class BadImages(Hook):  # type: ignore[misc]
         checkpoint["message_hub"]["runtime_info"][_STATE] = state
         checkpoint["message_hub"]["resumed_keys"][_STATE] = True
 
-    def _exchange(self, runner: Any) -> None:
+    def _exchange(self, runner: Any, iteration: int) -> None:
         if get_world_size() > 1:
             everyone = all_gather_object(self.waiting)
             self.waiting = []
-            self._take(runner, [notes for each in everyone for notes in each])
+            self._take(runner, [notes for each in everyone for notes in each], iteration)
 
-    def _take(self, runner: Any, notes: list[list[Replaced]]) -> None:
+    def _take(self, runner: Any, notes: list[list[Replaced]], iteration: int) -> None:
         """Counts draws and files, and stops the run at too many."""
         self.replaced += len(notes)
         known = len(self.files)
         self._add(runner, (Replaced(*file) for note in notes for file in note))
         if len(self.files) > known:
-            self._check(runner)
+            self._check(runner, iteration)
 
     def _add(self, runner: Any, files: Iterable[Replaced]) -> None:
         """Names files that are new, and keeps the record up to date."""
@@ -108,20 +108,20 @@ class BadImages(Hook):  # type: ignore[misc]
         ]
         self.record["bad_images"] = {"count": len(self.files), "replaced": self.replaced, "files": listed}
 
-    def _check(self, runner: Any) -> None:
+    def _check(self, runner: Any, iteration: int) -> None:
         """Raises UserError where a dataset has more bad images than the policy admits."""
         for source, size in enumerate(self.sizes):
             bad = [(path, reason) for (number, path), reason in self.files.items() if number == source]
             most = self.policy.most_bad(size)
             if len(bad) <= most:
                 continue
-            if runner.iter:
-                checkpoints.save(runner, checkpoints.LAST, runner.iter)
+            if iteration:
+                checkpoints.save(runner, checkpoints.LAST, iteration)
             shown = ", ".join(f"{path} ({reason})" for path, reason in bad[:NAMED])
             more = f", ... {len(bad)} in all, see train.log" if len(bad) > NAMED else ""
             raise UserError(
-                f"{len(bad)} of {size} {_name(source)} images can't be read, and {most} may be: {shown}{more}; "
-                "restore or remove them, or raise data_policy.max_bad_fraction"
+                f"{len(bad)} of {size} {_name(source)} images can't be read, and {most} may be: {shown}"
+                f"{more}; restore or remove them, or raise data_policy.max_bad_fraction"
             )
 
 

@@ -1,4 +1,4 @@
-"""`data_policy=dict(...)` of a config: what a run does about bad images and leaks; and its one list of classes."""
+"""`data_policy=dict(...)` of a config: what a run does about bad images and leaks; and classes named once."""
 
 import math
 from collections.abc import Iterator, Mapping

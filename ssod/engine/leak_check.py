@@ -1,4 +1,4 @@
-"""Whether the images of a run's parts are kept apart, looked at by the first process before training starts."""
+"""Whether the images of a run's parts are kept apart: looked at once, before training starts."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -19,7 +19,6 @@ from ssod.engine.config import (
 )
 from ssod.engine.console import Reporter, final_report
 from ssod.engine.data_policy import DataPolicy
-from ssod.engine.leak_check import check_leaks
 from ssod.engine.processes import choose_launcher, on_main, start_processes
 from ssod.engine.recorder import Recorder
 from ssod.engine.runner import (
@@ -117,6 +116,9 @@ def _prepare(work_dir: Path, config: Config, resume: bool | str | Path) -> str |
 
 def _run(recorder: Recorder, config: Config, source: str | None) -> dict[str, Any]:
     """Builds and trains, and leaves result.json with how it ended."""
+    # Late: it brings mmdet's datasets, as above.
+    from ssod.engine.leak_check import check_leaks
+
     reporter, stop = Reporter(), StopSignal()
     try:
         with _listening(stop):
