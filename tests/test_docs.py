@@ -96,7 +96,8 @@ parts[0].pipeline, parts[1].pipeline = labeled(small), two_views(weak(small), st
 config.val_dataloader.dataset.pipeline = test(small)
 for loader in (config.train_dataloader, config.val_dataloader):
     loader.update(num_workers=0, persistent_workers=False)
-config.model.detector.backbone.init_cfg = None
+config.model.detector = Config.fromfile("configs/_base_/models/faster_rcnn_tiny.py").model.detector
+config.model.detector.roi_head.bbox_head.num_classes = 3
 config.train_cfg.update(max_iters=2, val_interval=2)
 config.dump("my_data.py")
 """

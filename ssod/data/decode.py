@@ -44,11 +44,12 @@ def read_image(path: str | Path) -> Image:
     """
     path = str(path)
     try:
-        data = Path(path).read_bytes()
+        fault = stat_fault(os.stat(path))  # before it is opened: a pipe would wait for a writer
+        data = Path(path).read_bytes() if fault is None else b""
     except OSError as error:
         raise _bad(f"cannot read image {path} ({error.strerror})", path, str(error.strerror)) from None
-    if not data:
-        raise _bad(f"image {path} is empty (0 bytes)", path, "empty (0 bytes)")
+    if fault is not None:
+        raise _bad(f"image {path} is {fault}", path, fault)
     _check_structure(path, data)
     image = None if _plain_for_opencv(data) else _with_pillow(path, data)
     if image is None:

@@ -1,6 +1,7 @@
 """Decoding against Pillow, the viewer: every kind of file becomes the same BGR bytes; faults are named."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -161,10 +162,17 @@ def test_a_file_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.
     def refused(self: Path) -> bytes:
         raise PermissionError(13, "Permission denied", str(self))
 
+    (tmp_path / "a.jpg").write_bytes(KINDS["jpeg"])
     monkeypatch.setattr(Path, "read_bytes", refused)
     with pytest.raises(BadImageError, match="Permission denied") as raised:
         read_image(tmp_path / "a.jpg")
     assert raised.value.reason == "Permission denied"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(BadImageError, match="not a file"):
+        read_image(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize(
