@@ -162,7 +162,7 @@ def _label_share(
     loader = iter(labeler.loader(chosen, num_workers))
     for turn in range(-(-len(missing) // world_size)):  # as many turns for each: they agree in lockstep
         if turn < len(share):
-            rows = labeler.rows(chosen[turn], *next(loader))
+            rows = labeler.rows(chosen[turn], next(loader))
             partial.add({"batch": share[turn], "rows": rows})
             for row in rows:
                 if "fault" in row:
@@ -202,8 +202,9 @@ class _Labeler:
         return DataLoader(self.dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=_collate)
 
     @torch.no_grad()
-    def rows(self, indices: Sequence[int], batch: Any, faults: Sequence[BadImage | None]) -> list[Row]:
+    def rows(self, indices: Sequence[int], loaded: tuple[Any, list[BadImage | None]]) -> list[Row]:
         """A row for each image of a batch; one with a `fault` for an image that could not be read."""
+        batch, faults = loaded
         found = iter(self._found(batch) if batch is not None else ())
         rows = []
         for index, fault in zip(indices, faults, strict=True):
