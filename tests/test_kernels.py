@@ -1,6 +1,7 @@
 """torchvision's kernels behind mmcv's operations: values, gradients, types, imports, detectors."""
 
 import importlib
+import math
 import subprocess
 import sys
 import textwrap
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from ssod import kernels
+from ssod.kernels.precision import full_precision
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -144,6 +146,37 @@ def test_roi_align_and_its_gradient(ops: Any, mode: str, ratio: int, aligned: bo
         reference.roi_align(features, *arguments),
     )
     assert_same_gradients(actual, expected, [features])
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_roi_align_on_a_cpu_is_torchvisions(
+    ops: Any, ratio: int, aligned: bool, layout: torch.memory_format
+) -> None:
+    """400 rois of all sizes, also outside of their image, empty and turned around."""
+    from torchvision.ops import roi_align
+
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(3, 5, 25, 40, generator=generator).to(memory_format=layout).requires_grad_()
+    corners = torch.rand(400, 2, 2, generator=generator) * torch.tensor([200.0, 130.0]) - 15
+    ends = torch.cat([corners.amin(1), corners.amax(1)], dim=1)
+    ends[:5] = ends[:5, [2, 3, 0, 1]]
+    rois = torch.cat([torch.randint(3, (400, 1), generator=generator).float(), ends], dim=1)
+    actual = ops.roi_align(features, rois, (7, 5), 0.25, ratio, "avg", aligned)
+    expected = roi_align(features, rois, (7, 5), 0.25, ratio or -1, aligned)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+    weighting = torch.randn(expected.shape, generator=generator)
+    ours, theirs = (torch.autograd.grad(each, features, weighting)[0] for each in (actual, expected))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_roi_align_of_a_roi_that_is_no_number_is_zero(ops: Any) -> None:
+    rois = torch.tensor([[0.0, math.nan, 1, 3, 3], [0, 1, 1, 3, 3]])
+    for ratio in (0, 2):
+        found = ops.roi_align(torch.ones(1, 2, 5, 5), rois, 2, 1.0, ratio, "avg", True)
+        assert found[0].eq(0).all() and found[1].eq(1).all()
 
 
 def test_roi_align_gradient_by_finite_differences(ops: Any) -> None:
@@ -353,7 +386,7 @@ def test_backward_inside_autocast_is_the_same(ops: Any) -> None:
 
 def test_every_tensor_kernel_runs_with_autocast_off() -> None:
     # No CPU kernel above minds autocast; CUDA's convolution gradients are matrix products that do.
-    square = kernels._full_precision(torch.mm)
+    square = full_precision(torch.mm)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype == torch.bfloat16
         assert square(torch.ones(2, 2), torch.ones(2, 2)).dtype == torch.float32

@@ -15,6 +15,7 @@ from mmdet.datasets import BaseDetDataset, CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 
 import ssod.data.transforms  # noqa: F401  registers the transforms that the pipelines name
+from ssod.data.split_manifest import hash_of_ids
 from ssod.errors import UserError
 from ssod.registry import DATASETS
 
@@ -107,9 +108,13 @@ def shorten(names: Sequence[Any]) -> str:
 
 
 class PartOfFile:
-    """A dataset that can take a part of its file: `only_ids`, or all but `except_ids`; not both."""
+    """A dataset that can take a part of its file: `only_ids`, or all but `except_ids`; not both.
+
+    part_sha256: the hash of the ids of that part, whatever `filter_cfg` drops of it later.
+    """
 
     ann_file: str
+    part_sha256: str
 
     def __init__(
         self,
@@ -124,7 +129,9 @@ class PartOfFile:
 
     def part_of(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The records whose `img_id` belongs to the part; order stays. Raises what `kept` raises."""
-        return list(compress(records, self.kept([record["img_id"] for record in records])))
+        part = list(compress(records, self.kept([record["img_id"] for record in records])))
+        self.part_sha256 = hash_of_ids(record["img_id"] for record in part)
+        return part
 
     def kept(self, ids: Sequence[Any]) -> list[bool]:
         """For each id of the file whether it belongs to the part.

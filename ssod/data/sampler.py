@@ -101,8 +101,9 @@ class LabeledUnlabeledSampler(Sampler[int]):
     deck. Another source with both follows, except as often as its own share of landscape images
     demands otherwise (a maximal coupling: of all faithful ways, the one with the fewest mixed
     batches, namely |difference of the shares|). Nor may a cell (source x orientation) run more than
-    one pass ahead of the other. So in the long run every image of a source comes equally often,
-    and at any time the visits of two images differ by at most two. The bias that stays: images of
+    one pass ahead of the other. So in the long run every image of a source comes equally often:
+    when each has come p times, none has come more than p + 1 times, and at any time the visits of
+    two images differ by at most two (by one within an orientation). The bias that stays: images of
     a batch are not independent, which is what grouping means. A source with one orientation only,
     or with unknown sizes, joins any batch.
 

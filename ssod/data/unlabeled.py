@@ -15,6 +15,7 @@ from mmdet.datasets import BaseDetDataset, CocoDataset
 from ssod.data.datasets import PartOfFile
 from ssod.data.image_index import Records, index_images
 from ssod.data.image_sources import Source, list_images
+from ssod.data.split_manifest import hash_of_ids
 from ssod.errors import UserError
 from ssod.registry import DATASETS
 
@@ -145,9 +146,15 @@ class UnlabeledImages(PartOfFile, BaseDetDataset):  # type: ignore[misc]
             path, reason = self.left_out[0]
             raise UserError(f"none of {len(listing.names)} images of {self.ann_file} can be read; the first: "
                             f"{path} ({reason})")  # fmt: skip
-        if self.only_ids is None and self.except_ids is None:
-            return index.records
-        return index.records.take(np.flatnonzero(self.kept(index.records.ids.tolist())))
+        records = index.records
+        if self.only_ids is not None or self.except_ids is not None:
+            records = records.take(np.flatnonzero(self.kept(records.ids.tolist())))
+        # With names, for numbers alone are the same for any folder of as many images.
+        names = (path.removeprefix(listing.folder) for path in records.paths())
+        self.part_sha256 = hash_of_ids(
+            f"{number}\t{name}" for number, name in zip(records.ids.tolist(), names, strict=True)
+        )
+        return records
 
     def filter_data(self) -> Records:
         """The records whose smaller side is at least `min_size`; raises UserError if none is."""

@@ -1,7 +1,8 @@
 """Reading, checking and completing a config: a mistake is one line before anything is built."""
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -91,20 +92,24 @@ def _one_line(error: BaseException) -> str:
 
 def check_names(config: Config, path: str | Path) -> None:
     """Raises UserError for a name that nothing reads: a misspelt option would do nothing."""
+    for fault in name_faults(config):
+        raise UserError(f"config {path}: {fault}")
+
+
+def name_faults(config: Config) -> Iterator[str]:
+    """A line for each name at the top of a config that does not belong there."""
     for name in config.keys():  # noqa: SIM118  iterating a Config itself is not iterating its names
         if name == "resume":
-            raise UserError(f"config {path}: 'resume' does not belong in a config; use --resume")
-        if name == "test_cfg":
-            raise UserError(
-                f"config {path}: nothing reads 'test_cfg'; tools/test.py --split test uses "
-                "test_dataloader and test_evaluator"
+            yield "'resume' does not belong in a config; use --resume"
+        elif name == "test_cfg":
+            yield (
+                "nothing reads 'test_cfg'; tools/test.py --split test uses test_dataloader and test_evaluator"
             )
-        if name in KNOWN_NAMES or _is_helper(name):
-            continue
-        raise UserError(
-            f"config {path}: nothing reads the name {name!r}{suggest(name, KNOWN_NAMES)} "
-            "(a helper variable starts with an underscore)"
-        )
+        elif name not in KNOWN_NAMES and not _is_helper(name):
+            yield (
+                f"nothing reads the name {name!r}{suggest(name, KNOWN_NAMES)} "
+                "(a helper variable starts with an underscore)"
+            )
 
 
 def _is_helper(name: str) -> bool:
@@ -186,25 +191,35 @@ def complete(config: Config, path: str | Path) -> Config:
 
 def _check_loop(config: Config) -> None:
     """Raises UserError for a training counted in epochs, or one that our hooks can't follow."""
-    train = config.train_cfg
+    for fault in chain(loop_faults(config), batch_faults(config)):
+        raise UserError(fault)
+
+
+def loop_faults(config: Config) -> Iterator[str]:
+    """A line for each part of the schedule that does not count in iterations."""
+    train = config.get("train_cfg") or {}
     if "max_epochs" in train or train.get("by_epoch") or "Epoch" in str(train.get("type", "")):
-        raise UserError(
+        yield (
             "train_cfg counts in epochs, which the stream of labeled and unlabeled images does not "
             "have: use train_cfg=dict(type='SemiTrainLoop', max_iters=..., val_interval=...)"
         )
-    if "max_iters" not in train:
-        raise UserError("train_cfg has no max_iters: say how many iterations to train")
+    elif "max_iters" not in train:
+        yield "train_cfg has no max_iters: say how many iterations to train"
     schedulers = config.get("param_scheduler") or []
     for scheduler in [schedulers] if isinstance(schedulers, Mapping) else schedulers:
         if scheduler.get("by_epoch", True):
-            raise UserError(
+            yield (
                 f"param_scheduler {scheduler.get('type')} counts in epochs: set by_epoch=False and "
                 "give begin, end and milestones in iterations"
             )
-    sampler = config.train_dataloader.get("sampler") or {}
-    counts, size = sampler.get("counts"), config.train_dataloader.get("batch_size")
+
+
+def batch_faults(config: Config) -> Iterator[str]:
+    """A line where the batch size is not what the sampler draws."""
+    loader = config.get("train_dataloader") or {}
+    counts, size = (loader.get("sampler") or {}).get("counts"), loader.get("batch_size")
     if counts and size and sum(counts) != size:
-        raise UserError(
+        yield (
             f"train_dataloader.batch_size={size} but sampler.counts={tuple(counts)} sum to "
             f"{sum(counts)}: make them equal"
         )

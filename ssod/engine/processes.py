@@ -5,7 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
+from mmengine.dist import (
+    all_gather_object,
+    broadcast_object_list,
+    init_dist,
+    is_distributed,
+    is_main_process,
+)
 
 from ssod.errors import UserError
 
@@ -54,3 +60,27 @@ def on_main(work: Callable[[], Any]) -> Any:
     if outcome[1] is not None:
         raise UserError(outcome[1])
     return outcome[0]
+
+
+def on_all(work: Callable[[], Any]) -> Any:
+    """What `work` returns on each process; the first UserError of any is raised on all of them."""
+    value, said = None, None
+    try:
+        value = work()
+    except UserError as error:
+        said = error.one_line
+    first = next((each for each in all_gather_object(said) if each is not None), None)
+    if first is not None:
+        raise UserError(first)
+    return value
+
+
+def agree(what: str, value: str) -> None:
+    """Raises UserError on every process unless all have the same value; `what` begins the sentence."""
+    values: list[str] = all_gather_object(value)
+    strange = next((rank for rank, each in enumerate(values) if each != values[0]), None)
+    if strange is not None:
+        raise UserError(
+            f"{what} differ between processes: process 0 has {values[0]}, process {strange} has "
+            f"{values[strange]}; give all machines the same files"
+        )

@@ -29,8 +29,7 @@ class Recorder(Hook):  # type: ignore[misc]
         self.owns = False  # before that, result.json is still that of the run which is resumed
 
     def before_train(self, runner: Any) -> None:
-        """Adds what the data tell; on resume, takes up where the checkpoint was written."""
-        self.record.update(result.describe_data(runner.train_dataloader))
+        """On resume, takes up where the checkpoint was written."""
         hub = runner.message_hub
         self.seconds_before = hub.get_info("seconds", 0.0)
         validated = hub.get_info("validated_iter", 0)

@@ -1,7 +1,6 @@
 """What a run leaves besides its weights: result.json, metrics.jsonl, and who may write where."""
 
 import fcntl
-import hashlib
 import importlib
 import json
 import math
@@ -9,7 +8,6 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,16 +29,16 @@ OUTPUTS = (RESULT, METRICS, "config.py", "curves.png", "train.log", FOLDER, "pse
 def write_json(path: Path, content: Any) -> None:
     """Writes the file whole or not at all; a number that is not finite becomes null."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value with nan and inf as None, and containers as JSON has them."""
     if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -106,7 +104,7 @@ class MetricsFile:
 
     def append(self, kind: str, iteration: int, values: dict[str, Any]) -> None:
         """Adds a line; it is on disk when this returns."""
-        line = json.dumps(_plain({"kind": kind, "iteration": iteration, **values}), allow_nan=False)
+        line = json.dumps(plain({"kind": kind, "iteration": iteration, **values}), allow_nan=False)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -196,34 +194,6 @@ def evaluator_name(config: Config) -> str:
     except PackageNotFoundError:
         package = "pycocotools"
     return f"{first.get('type')} ({package})" if first else "none"
-
-
-def describe_data(dataloader: Any) -> dict[str, Any]:
-    """`batch` and `split` of result.json, from the datasets and the sampler that are in use."""
-    dataset = dataloader.dataset
-    sources = list(getattr(dataset, "datasets", [dataset]))
-    counts = list(getattr(dataloader.sampler, "counts", [dataloader.batch_size]))
-    return {
-        "batch": {"labeled": counts[0], "unlabeled": sum(counts[1:])},
-        "split": {
-            "protocol": "file",
-            "percent": None,
-            "fold": None,
-            "num_labeled": len(sources[0]),
-            "num_unlabeled": sum(len(source) for source in sources[1:]),
-            "ids_sha256": hash_of_ids(image_ids(sources[0])),
-        },
-    }
-
-
-def image_ids(dataset: Any) -> list[Any]:
-    """The ids of a dataset's images."""
-    return [dataset.get_data_info(index)["img_id"] for index in range(len(dataset))]
-
-
-def hash_of_ids(ids: Iterable[Any]) -> str:
-    """The SHA-256 of the sorted ids, one a line: equal hashes mean the same labeled images."""
-    return hashlib.sha256("\n".join(str(each) for each in sorted(ids)).encode()).hexdigest()
 
 
 def device_name() -> str:

@@ -18,8 +18,9 @@ from ssod.engine.config import (
     use_mixed_precision,
 )
 from ssod.engine.console import Reporter, final_report
+from ssod.engine.data_in_use import check_agreement, describe_data
 from ssod.engine.data_policy import DataPolicy
-from ssod.engine.processes import choose_launcher, on_main, start_processes
+from ssod.engine.processes import choose_launcher, on_all, on_main, start_processes
 from ssod.engine.recorder import Recorder
 from ssod.engine.runner import (
     SemiRunner,
@@ -123,6 +124,8 @@ def _run(recorder: Recorder, config: Config, source: str | None) -> dict[str, An
     try:
         with _listening(stop):
             runner = _build(recorder, config, source)
+            recorder.record.update(on_all(lambda: describe_data(runner.train_dataloader)))
+            check_agreement(runner.train_dataloader)
             policy = DataPolicy.of(config)
             leaks = on_main(lambda: check_leaks(runner, policy))
             recorder.record["leaks"] = {name: leaks[name] for name in ("count", "pairs")}
@@ -173,8 +176,8 @@ def _build(recorder: Recorder, config: Config, source: str | None) -> SemiRunner
 
 def _announce(reporter: Reporter, runner: SemiRunner, recorder: Recorder, source: str | None) -> None:
     """Says in two lines what starts."""
-    data = result.describe_data(runner.train_dataloader)
-    split, batch, record = data["split"], data["batch"], recorder.record
+    record = recorder.record
+    split, batch = record["split"], record["batch"]
     reporter.say(
         f"{record['method']}: {split['num_labeled']} labeled and {split['num_unlabeled']} "
         f"unlabeled images, {batch['labeled']} + {batch['unlabeled']} a step "

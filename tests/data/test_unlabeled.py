@@ -188,6 +188,15 @@ def test_sources_are_mixed_and_counted_once(photos: Path) -> None:
     assert names == sorted(str(path.relative_to(photos)) for path in photos.rglob("*.png"))
 
 
+def test_the_hash_tells_folders_apart(photos: Path) -> None:
+    """Ids are 1, 2, ... in any folder: processes that agree on them alone would not have agreed."""
+    whole = UnlabeledImages(str(photos)).part_sha256
+    assert UnlabeledImages(f"{photos}/../photos").part_sha256 == whole
+    assert UnlabeledImages(str(photos), only_ids=[1, 2]).part_sha256 != whole
+    (photos / "9.png").rename(photos / "99.png")
+    assert UnlabeledImages(str(photos)).part_sha256 != whole
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

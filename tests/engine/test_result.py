@@ -1,13 +1,12 @@
-"""result.json and metrics.jsonl: whole files, plain numbers, and hashes that mean something."""
+"""result.json and metrics.jsonl: whole files, and plain numbers."""
 
-import hashlib
 import json
 import math
 from pathlib import Path
 
 import pytest
 
-from ssod.engine.result import MetricsFile, hash_of_ids, lock, write_json
+from ssod.engine.result import MetricsFile, lock, write_json
 from ssod.errors import UserError
 
 
@@ -24,12 +23,6 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
-
-
-def test_hash_is_of_the_set_of_images() -> None:
-    expected = hashlib.sha256(b"2\n10\n33").hexdigest()
-    assert hash_of_ids([33, 2, 10]) == hash_of_ids([10, 33, 2]) == expected
-    assert hash_of_ids([2, 10]) != expected
 
 
 def test_rewind_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
