@@ -14,7 +14,21 @@ class UserError(Exception):
     def one_line(self) -> str:
         """The sentence without the traceback that a DataLoader worker puts in front of it."""
         last = str(self).strip().splitlines()[-1] if str(self).strip() else "bad input"
-        return last.removeprefix("ssod.errors.UserError: ")
+        for kind in ("UserError", "BadImageError"):
+            last = last.removeprefix(f"ssod.errors.{kind}: ")
+        return last
+
+
+class BadImageError(UserError):
+    """An image file that can't be read: `path`, and `reason` in a few words.
+
+    Both are lost on the way out of a loader worker, which keeps the message alone.
+    """
+
+    def __init__(self, message: str, path: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+        self.reason = reason
 
 
 def check_choice(owner: str, option: str, value: object, choices: Sequence[str], hint: str = "") -> None:

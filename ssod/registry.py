@@ -55,6 +55,8 @@ _MODULES = (
     "ssod.methods.stac",
     "ssod.methods.unbiased_teacher",
     "ssod.data.datasets",
+    "ssod.data.unlabeled",
+    "ssod.data.bad_images",
     "ssod.data.pseudo_coco",
     "ssod.data.augment",
     "ssod.data.boxwise",

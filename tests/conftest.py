@@ -15,6 +15,12 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
+def cache_of_files(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A cache of file sizes of the tests' own, for the commands that they run, too."""
+    os.environ["SSOD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
 def moderation() -> None:
     """One thread for torch and OpenCV: the tests share small machines."""
     import cv2

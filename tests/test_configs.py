@@ -90,7 +90,8 @@ def test_agrees_with_itself(name: str) -> None:
     loader, parts = config.train_dataloader, sources(config)
     assert len(loader.sampler.counts) == len(parts)
     assert sum(loader.sampler.counts) == loader.batch_size
-    assert [part.type for part in parts] == ["LabeledCoco", "UnlabeledCoco"][: len(parts)]
+    unlabeled = "UnlabeledImages" if name.endswith("/own_data") else "UnlabeledCoco"
+    assert [part.type for part in parts] == ["LabeledCoco", unlabeled][: len(parts)]
     assert len(parts) == (1 if name.startswith("supervised/") else 2)
     validated = [config[key].dataset for key in ("val_dataloader", "test_dataloader") if key in config]
     classes = {tuple(each.metainfo.classes) for each in [*parts, *validated]}
@@ -128,6 +129,19 @@ def test_data_of_bccd(name: str, data_root: Path) -> None:
     assert len(DATASETS.build(config.test_dataloader.dataset)) == 72
     for kind in ("val", "test"):
         assert config[f"{kind}_evaluator"].ann_file == str(data_root / "bccd" / f"{kind}.json")
+
+
+def test_own_data_names_the_classes_once(tmp_path: Path) -> None:
+    """Another list in a config above reaches all datasets; the twin sees the same labeled images."""
+    semi, twin = load("soft_teacher/own_data"), load("supervised/own_data")
+    assert sources(semi)[0] == sources(twin)[0] and semi.train_cfg == twin.train_cfg
+    path = tmp_path / "mine.py"
+    path.write_text(f"_base_ = [{str(CONFIGS / 'soft_teacher/own_data.py')!r}]\nclasses = ('a', 'b', 'c')\n")
+    from ssod.engine.config import load_config
+
+    config = load_config(path)
+    for part in (*sources(config), config.val_dataloader.dataset):
+        assert part.metainfo == dict(classes=("a", "b", "c"))
 
 
 STAC = [name for name in EXPERIMENTS if name.startswith("stac/")]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
+from itertools import compress
 from os.path import isdir, join
 from typing import Any
 
@@ -127,32 +128,33 @@ class PartOfFile:
         super().__init__(*args, **kwargs)
 
     def part_of(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The records whose `img_id` belongs to the part; order stays.
-
-        Raises UserError when both are given, or an id is twice in the list or not in the file.
-        """
-        part = self._chosen(records)
+        """The records whose `img_id` belongs to the part; order stays. Raises what `kept` raises."""
+        part = list(compress(records, self.kept([record["img_id"] for record in records])))
         self.part_sha256 = hash_of_ids(record["img_id"] for record in part)
         return part
 
-    def _chosen(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def kept(self, ids: Sequence[Any]) -> list[bool]:
+        """For each id of the file whether it belongs to the part.
+
+        Raises UserError when both lists are given, or an id is twice in the list or not in the file.
+        """
         path = self.ann_file
         if self.only_ids is None and self.except_ids is None:
-            return records
+            return [True] * len(ids)
         if self.only_ids is not None and self.except_ids is not None:
             raise UserError(f"only_ids and except_ids are both given for {path}: choose one of them")
         only = self.only_ids is not None
-        name, ids = ("only_ids", self.only_ids) if only else ("except_ids", self.except_ids)
-        wanted = set(ids or ())
-        if len(wanted) != len(ids or ()):
+        name, listed = ("only_ids", self.only_ids) if only else ("except_ids", self.except_ids)
+        wanted = set(listed or ())
+        if len(wanted) != len(listed or ()):
             raise UserError(f"{name} for {path} has an id twice: list every image once")
-        missing = sorted(wanted - {record["img_id"] for record in records})
+        missing = sorted(wanted - set(ids))
         if missing:
             raise UserError(
                 f"{name} has ids {shorten(missing)} that are no images of {path}: "
                 "check the list, or the ann_file that it was made for"
             )
-        return [one for one in records if (one["img_id"] in wanted) == only]
+        return [(each in wanted) == only for each in ids]
 
 
 @DATASETS.register_module()

@@ -192,6 +192,11 @@ class PseudoLabeled(Dataset[Any]):
         """That of the unlabeled dataset, classes first of all."""
         return dict(self.dataset.metainfo)
 
+    @property
+    def left_out(self) -> tuple[Any, ...]:
+        """The files that the unlabeled dataset could not take for images."""
+        return tuple(getattr(self.dataset, "left_out", ()))
+
     def full_init(self) -> None:
         """Does nothing: the constructor reads all there is."""
 

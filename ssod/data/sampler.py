@@ -10,6 +10,7 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
 from ssod.data.draws import Draw
+from ssod.data.image_index import Records
 from ssod.errors import UserError
 from ssod.registry import DATA_SAMPLERS
 
@@ -313,8 +314,11 @@ def _is_landscape(dataset: Any) -> npt.NDArray[np.bool_] | None:
     """For each image whether w >= h, as (N,) bool; None if the dataset doesn't know its sizes."""
     if not hasattr(dataset, "get_data_info"):
         return None
+    plain = getattr(dataset, "data_list", None)
+    if isinstance(plain, Records):  # a million of them at once
+        return np.asarray(plain.sizes[:, 0] >= plain.sizes[:, 1])
     # Datasets that keep plain lists would deep-copy each entry with all its boxes on every access.
-    plain = getattr(dataset, "data_list", None) or []
+    plain = plain or []
     read = plain.__getitem__ if len(plain) == len(dataset) else dataset.get_data_info
     result = np.empty(len(dataset), dtype=np.bool_)
     for index in range(len(dataset)):

@@ -4,24 +4,19 @@ Pixels are BGR, as OpenCV decodes them, from here to the model's preprocessor, w
 its network wants. Only `TrackedAlbumentations` turns them to RGB, for as long as its transforms run.
 """
 
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 from mmdet.datasets.transforms import PackDetInputs
 from mmengine.dataset import Compose
 
 from ssod.data.boxwise import labels_in_view
+from ssod.data.decode import read_image
 from ssod.data.pixels import planes_of
 from ssod.data.tracking import check_homography
-from ssod.errors import UserError
 from ssod.registry import FUNCTIONS, TRANSFORMS
 
-Image = npt.NDArray[np.uint8]
 Record = dict[str, Any]
 
 VIEWS = ("labeled", "weak", "strong")
@@ -35,60 +30,6 @@ META_KEYS = (
     "flip_direction",
     "homography_matrix",
 )
-
-# What a complete file of a format holds within its last bytes.
-_ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
-_TAIL = 64
-
-
-def read_image(path: str | Path) -> Image:
-    """An image (H, W, 3) uint8, BGR, turned as its EXIF orientation says.
-
-    Raises UserError for a file that is missing, empty, cut short or no image.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"cannot read image {path} ({error.strerror}): restore the file, or remove its record "
-            "from the annotation file"
-        ) from None
-    if not data:
-        raise UserError(f"image {path} is empty (0 bytes): restore it from its source")
-    if not _looks_complete(data):
-        _verify_complete(path, data)
-    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(
-            f"{path} is not an image that OpenCV can read, or is damaged: restore it, or remove "
-            "its record from the annotation file"
-        )
-    return np.asarray(image, dtype=np.uint8)
-
-
-def _looks_complete(data: bytes) -> bool:
-    """Whether the file ends as its format demands; True for formats without an end marker."""
-    for beginning, ending in _ENDINGS.items():
-        if data.startswith(beginning):
-            return ending in data[-_TAIL:]
-    return True
-
-
-def _verify_complete(path: str | Path, data: bytes) -> None:
-    """Raises UserError when Pillow misses bytes, which some OpenCV versions silently make grey.
-
-    A second decoding, but only of files with an odd end (such as data after the end marker).
-    """
-    from PIL import Image as PillowImage
-
-    try:
-        with PillowImage.open(io.BytesIO(data)) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError):
-        raise UserError(
-            f"image {path} is truncated (its end is missing): restore it from its source, or "
-            "remove its record from the annotation file"
-        ) from None
 
 
 @TRANSFORMS.register_module()

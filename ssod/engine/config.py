@@ -8,13 +8,14 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ssod.engine.data_policy import DataPolicy, share_classes
 from ssod.engine.mistakes import suggest
 from ssod.errors import UserError
 
 # What mmengine's Runner or a part of ours reads. Any other name must be a helper variable.
 KNOWN_NAMES = frozenset(
     (
-        *("model", "load_from", "stages"),
+        *("model", "load_from", "stages", "data_policy"),
         *("train_dataloader", "val_dataloader", "test_dataloader"),
         *("train_cfg", "val_cfg", "val_evaluator", "test_evaluator"),
         *("optim_wrapper", "param_scheduler", "auto_scale_lr"),
@@ -62,7 +63,9 @@ def read_config(path: str | Path) -> Config:
         near = sorted(str(each) for each in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise UserError(f"config file {path} does not exist{suggest(str(path), near)}")
     try:
-        return Config.fromfile(path)
+        config = Config.fromfile(path)
+        share_classes(config)
+        return config
     except UserError:
         raise
     except SyntaxError as error:
@@ -179,6 +182,7 @@ def complete(config: Config, path: str | Path) -> Config:
         config.val_cfg.setdefault("type", "SemiValLoop")
     config.default_hooks = {**DEFAULT_HOOKS, **(config.get("default_hooks") or {})}
     config.randomness = {"seed": DEFAULT_SEED, **(config.get("randomness") or {})}
+    config.data_policy = DataPolicy.of(config).as_config()
     wrapper = config.optim_wrapper
     if wrapper.get("type", "OptimWrapper") == "OptimWrapper":
         wrapper.type = "GuardedOptimWrapper"  # takes the same options and skips bad steps

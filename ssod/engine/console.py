@@ -86,6 +86,10 @@ class Reporter(Hook):  # type: ignore[misc]
         """Prints a step that was left out."""
         self.say(f"step skipped: {text}")
 
+    def after_bad_image(self, runner: Any, text: str) -> None:
+        """Prints an image that can't be read."""
+        self.say(text)
+
     def after_val_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
@@ -208,4 +212,7 @@ def final_report(console: Console, result: dict[str, Any], work_dir: Path) -> No
         f"{seen['labeled']} labeled and {seen['unlabeled']} unlabeled images seen",
         markup=False,
     )
+    bad = result.get("bad_images") or {}
+    if bad.get("count"):
+        console.print(f"{bad['count']} images could not be read: they are named in train.log", markup=False)
     console.print(f"files: {work_dir}", markup=False)

@@ -12,6 +12,7 @@ from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from torch.utils.data import DataLoader, Dataset
 
 import ssod.data.transforms  # noqa: F401  registers what the pipeline names
+from ssod.data.decode import BadImage
 from ssod.data.pseudo_coco import Provenance, read_pseudo_coco, write_pseudo_coco
 from ssod.data.unlabeled import ImageSet, read_images
 from ssod.engine import evaluate
@@ -23,7 +24,7 @@ from ssod.engine.provenance import check_output, labeling_pipeline, provenance_o
 from ssod.engine.runner import warnings_to_log
 from ssod.engine.stop import StopSignal
 from ssod.engine.testing import load_model, silence
-from ssod.errors import UserError
+from ssod.errors import BadImageError, UserError
 from ssod.registry import register_all_modules
 
 AGREE_INTERVAL = 10  # batches of each process between two looks at what signals the others got
@@ -47,10 +48,17 @@ def categories_of(config: Config, known: Sequence[Mapping[str, Any]] = ()) -> li
 
 
 class _Images(Dataset[Any]):
-    """Items of the test pipeline; an image that can't be read raises UserError."""
+    """Items of the test pipeline; of an image that can't be read what is wrong, `strict` its error."""
 
-    def __init__(self, images: ImageSet, pipeline: Sequence[dict[str, Any]], classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        images: ImageSet,
+        pipeline: Sequence[dict[str, Any]],
+        classes: Sequence[str],
+        strict: bool = True,
+    ) -> None:
         self.images = images.images
+        self.strict = strict
         with mistakes_in_config():
             self.pipeline = Compose(pipeline)
         self.metainfo = {"classes": tuple(classes)}
@@ -60,7 +68,19 @@ class _Images(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         image = self.images[index]
-        return self.pipeline({"img_path": image.path, "img_id": image.id})
+        try:
+            return self.pipeline({"img_path": image.path, "img_id": image.id})
+        except BadImageError as error:
+            if self.strict:
+                raise
+            return BadImage(error.path, error.reason)
+
+
+def _collate(items: Sequence[Any]) -> tuple[Any, list[BadImage | None]]:
+    """The batch of the images that could be read (None without any), and for each item what is wrong."""
+    whole = [item for item in items if not isinstance(item, BadImage)]
+    faults = [item if isinstance(item, BadImage) else None for item in items]
+    return (pseudo_collate(whole) if whole else None), faults
 
 
 # ---------------------------------------------------------------- labeling
@@ -76,14 +96,16 @@ def label_images(
     batch_size: int = 1,
     num_workers: int = 0,
     resume: bool = False,
+    most_bad: int = 0,
 ) -> Status:
     """Writes the labels of `images` to `out`; "stopped" if a signal came first.
 
     The detections of `provenance.network` after its own NMS, with score >= `provenance.min_score`, in pixels
     of the original image. Every process of a distributed run takes its share of the batches. resume: goes on
-    where an earlier call was stopped or killed, with the same bytes in the end.
+    where an earlier call was stopped or killed, with the same bytes in the end. most_bad: that many images
+    that can't be read are named and get no box (and a size of 0 x 0).
 
-    Raises UserError for labels begun with other settings, or begun at all without `resume`, for an image
+    Raises UserError for labels begun with other settings, or begun at all without `resume`, for more images
     that can't be read, and for a detector with other classes.
     """
     out = Path(out)
@@ -93,7 +115,7 @@ def label_images(
     partial = PartialFile(out, {"provenance": asdict(provenance), "batch_size": batch_size}, get_rank())
     done = {piece["batch"] for piece in partial.read()}
     barrier()  # nobody writes before all have read
-    dataset = _Images(images, pipeline, [each["name"] for each in categories])
+    dataset = _Images(images, pipeline, [each["name"] for each in categories], strict=not most_bad)
     evaluate.check_classes(model, dataset)
     # Images are always labeled in the same batches: an interrupted run and an uninterrupted one see the same
     # padding and give the same bytes.
@@ -114,9 +136,10 @@ def label_images(
     if stop.agreed():
         return "stopped"
     barrier()  # all shares are written
+    rows = {piece["batch"]: piece["rows"] for piece in partial.read()}
+    ordered = [row for number in range(len(batches)) for row in rows[number]]
+    _check_faults(ordered, most_bad)
     if is_main_process():
-        rows = {piece["batch"]: piece["rows"] for piece in partial.read()}
-        ordered = [row for number in range(len(batches)) for row in rows[number]]
         write_pseudo_coco(out, provenance, categories, ordered)
         remove_partial_files(out)
     barrier()
@@ -141,10 +164,25 @@ def _label_share(
         if turn < len(share):
             rows = labeler.rows(chosen[turn], next(loader))
             partial.add({"batch": share[turn], "rows": rows})
+            for row in rows:
+                if "fault" in row:
+                    counter.say(f"image {row['file_name']} can't be read: {row['fault']}")
             counter.advance(len(rows) * world_size)
         asked = world_size == 1 or (turn + 1) % AGREE_INTERVAL == 0
         if asked and stop.agreed():
             return
+
+
+def _check_faults(rows: Sequence[Row], most_bad: int) -> None:
+    """Raises UserError, on all processes alike, where more images could not be read than may be."""
+    bad = [row for row in rows if "fault" in row]
+    if len(bad) > most_bad:
+        shown = ", ".join(f"{row['file_name']} ({row['fault']})" for row in bad[:8])
+        raise UserError(
+            f"{len(bad)} of {len(rows)} images to label can't be read, and {most_bad} may be: "
+            f"{shown}{', ...' * (len(bad) > 8)}; restore or remove them, or raise "
+            "data_policy.max_bad_fraction"
+        )
 
 
 class _Labeler:
@@ -161,23 +199,32 @@ class _Labeler:
 
     def loader(self, batches: list[list[int]], num_workers: int) -> DataLoader[Any]:
         """The items of each batch, in order."""
-        return DataLoader(
-            self.dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=pseudo_collate
-        )
+        return DataLoader(self.dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=_collate)
 
     @torch.no_grad()
-    def rows(self, indices: Sequence[int], batch: Any) -> list[Row]:
-        """A row for each image of a batch."""
+    def rows(self, indices: Sequence[int], loaded: tuple[Any, list[BadImage | None]]) -> list[Row]:
+        """A row for each image of a batch; one with a `fault` for an image that could not be read."""
+        batch, faults = loaded
+        found = iter(self._found(batch) if batch is not None else ())
+        rows = []
+        for index, fault in zip(indices, faults, strict=True):
+            image = self.dataset.images[index]
+            row: Row = {"id": image.id, "file_name": image.file_name}
+            if fault is not None:
+                rows.append({**row, "width": 0, "height": 0, "boxes": [], "fault": fault.reason})
+                continue
+            sample = next(found)
+            height, width = sample.ori_shape
+            boxes = self._boxes(sample.pred_instances)
+            rows.append({**row, "width": width, "height": height, "boxes": boxes})
+        return rows
+
+    def _found(self, batch: Any) -> Any:
+        """The network's detections on a batch, in float32."""
         device = next(self.model.parameters()).device.type
         with torch.autocast(device, enabled=False):
             data = self.model.data_preprocessor(batch, False)
-            found = self.model.predict(data["inputs"], data["data_samples"], which=self.network)
-        rows = []
-        for index, sample in zip(indices, found, strict=True):
-            image, (height, width) = self.dataset.images[index], sample.ori_shape
-            row = {"id": image.id, "file_name": image.file_name, "width": width, "height": height}
-            rows.append({**row, "boxes": self._boxes(sample.pred_instances)})
-        return rows
+            return self.model.predict(data["inputs"], data["data_samples"], which=self.network)
 
     def _boxes(self, found: Any) -> list[list[Any]]:
         """`[x, y, width, height, category id, score]` of the detections that count, best first."""

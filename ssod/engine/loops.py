@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.runner import BaseLoop, IterBasedTrainLoop
 
 from ssod.engine import evaluate, random_state
+from ssod.engine.data_policy import DataPolicy
 from ssod.registry import LOOPS
 
 
@@ -40,6 +41,10 @@ class SemiTrainLoop(IterBasedTrainLoop):  # type: ignore[misc]
         val_interval: int = 1000,
         dry_run: bool = True,
     ) -> None:
+        if isinstance(dataloader, dict) and DataPolicy.of(runner.cfg).on_bad_image == "skip":
+            # Here, not in the config: what a run writes down are the datasets as they were given.
+            wrapped = {"type": "ReplaceBadImages", "dataset": dataloader["dataset"]}
+            dataloader = {**dataloader, "dataset": wrapped}
         super().__init__(runner, _seeded(dataloader), max_iters, val_begin, val_interval)
         self.dry_run = dry_run
         self.random_state: dict[str, Any] | None = None  # of the checkpoint that is resumed

@@ -14,6 +14,7 @@ from mmengine.dist import is_main_process
 from ssod.data.unlabeled import images_of
 from ssod.engine import checkpoints, labeling, result
 from ssod.engine.console import clock
+from ssod.engine.data_policy import DataPolicy
 from ssod.engine.processes import on_main
 from ssod.engine.provenance import check_output, labeling_pipeline, provenance_of
 from ssod.engine.stage_plan import (
@@ -173,6 +174,7 @@ class _Run:
                 batch_size=loader.get("batch_size", 1),
                 num_workers=loader.get("num_workers", 0),
                 resume=self.resume,
+                most_bad=DataPolicy.of(self.config).most_bad(len(images.images)),
             )
             before += time.perf_counter() - began
             if is_main_process():

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from ssod.engine import checkpoints, result
+from ssod.engine.bad_images import BadImages
 from ssod.engine.config import (
     default_work_dir,
     load_config,
@@ -18,6 +19,7 @@ from ssod.engine.config import (
 )
 from ssod.engine.console import Reporter, final_report
 from ssod.engine.data_in_use import check_agreement, describe_data
+from ssod.engine.data_policy import DataPolicy
 from ssod.engine.processes import choose_launcher, on_all, on_main, start_processes
 from ssod.engine.recorder import Recorder
 from ssod.engine.runner import (
@@ -115,15 +117,25 @@ def _prepare(work_dir: Path, config: Config, resume: bool | str | Path) -> str |
 
 def _run(recorder: Recorder, config: Config, source: str | None) -> dict[str, Any]:
     """Builds and trains, and leaves result.json with how it ended."""
+    # Late: it brings mmdet's datasets, as above.
+    from ssod.engine.leak_check import check_leaks
+
     reporter, stop = Reporter(), StopSignal()
     try:
         with _listening(stop):
             runner = _build(recorder, config, source)
             recorder.record.update(on_all(lambda: describe_data(runner.train_dataloader)))
             check_agreement(runner.train_dataloader)
+            policy = DataPolicy.of(config)
+            leaks = on_main(lambda: check_leaks(runner, policy))
+            recorder.record["leaks"] = {name: leaks[name] for name in ("count", "pairs")}
             if is_main_process():
                 runner.register_hook(reporter)
                 _announce(reporter, runner, recorder, source)
+                if leaks["count"]:
+                    reporter.say(leaks["text"])
+                    runner.logger.warning(leaks["text"])
+            runner.register_hook(BadImages(policy, recorder.record))
             runner.register_hook(stop)
             runner.register_hook(recorder)
             try:

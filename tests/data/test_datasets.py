@@ -1,6 +1,5 @@
 """Datasets on real COCO records: nothing lost, no annotation leaks, one line for each fault."""
 
-import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -207,59 +206,6 @@ def test_unknown_classes_are_shown_shortened(tmp_path: Path, content: Any, class
     with pytest.raises(UserError, match="match none of the categories") as raised:
         build("LabeledCoco", written(tmp_path, content), metainfo=dict(classes=classes))
     assert len(str(raised.value)) < 400 + len(str(tmp_path))
-
-
-def encoded(extension: str, height: int = 60) -> bytes:
-    picture = np.random.default_rng(0).integers(0, 255, (height, 80, 3), dtype=np.uint8)
-    return cv2.imencode(extension, picture)[1].tobytes()
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (None, "cannot read image .*No such file"),
-        (b"", r"is empty \(0 bytes\)"),
-        (b"<html>404</html>", "is not an image"),
-        (encoded(".jpg")[:-2], "is truncated"),
-        (encoded(".jpg", 400)[:20_000], "is truncated"),
-        (encoded(".png", 400)[:50_000], "is truncated|is not an image"),
-        (encoded(".bmp")[:9000], "is truncated|is not an image"),
-        (encoded(".webp", 400)[:9000], "is truncated|is not an image"),
-    ],
-)  # fmt: skip
-def test_unreadable_images_are_named(tmp_path: Path, data: Any, message: str) -> None:
-    from ssod.data.transforms import read_image
-
-    path = tmp_path / "picture.jpg"
-    if data is not None:
-        path.write_bytes(data)
-    with pytest.raises(UserError, match=message) as raised:
-        read_image(path)
-    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize("extension", [".jpg", ".png", ".bmp", ".webp"])
-def test_odd_but_whole_images_are_read_as_opencv_does(tmp_path: Path, extension: str) -> None:
-    from ssod.data.transforms import read_image
-
-    path = tmp_path / f"picture{extension}"
-    for data in (encoded(extension), encoded(extension) + b"a trailer" * 20):
-        path.write_bytes(data)
-        assert np.array_equal(read_image(path), cv2.imread(str(path)))
-
-
-def test_exif_turns_the_image_and_grey_becomes_three_channels(tmp_path: Path) -> None:
-    from PIL import Image
-
-    from ssod.data.transforms import read_image
-
-    buffer = io.BytesIO()
-    picture = Image.new("L", (80, 60))
-    exif = picture.getexif()
-    exif[0x0112] = 6
-    picture.save(buffer, "JPEG", exif=exif)
-    (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
-    assert read_image(tmp_path / "a.jpg").shape == (80, 60, 3)
 
 
 def test_the_sentence_survives_a_loader_worker(tmp_path: Path, content: Any) -> None:

@@ -312,3 +312,36 @@ def test_the_command_says_what_it_wrote(place: Path, whole: Path, tmp_path: Path
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1 and "boxes on" in said[0] and "of 7 images" in said[0]
     assert (tmp_path / "l.json").read_bytes() == whole.read_bytes()
+
+
+# ---------------------------------------------------------------- bad images
+
+
+def label_some_bad(place: Path, folder: Path, out: Path, most_bad: int) -> Any:
+    config = labeling.read_config(place / "config.py")
+    images = labeling.read_images(folder)
+    model = small_run.build()
+    model.load_state_dict(torch.load(place / "model.pth", weights_only=True)["state_dict"])
+    made = provenance.provenance_of(config, place / "model.pth", images, 0.5, "teacher")
+    pipeline, categories = provenance.labeling_pipeline(config), labeling.categories_of(config)
+    labeling.label_images(model, images, out, made, pipeline, categories, batch_size=2, most_bad=most_bad)
+    return read_pseudo_coco(out)
+
+
+def test_images_that_cannot_be_read_get_no_box_up_to_a_bound(
+    place: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """As in the stages of STAC; a whole batch of them, too."""
+    folder = small_run.write_images(tmp_path / "images")
+    for name in ("2.png", "3.png", "5.png"):
+        (folder / name).write_bytes(b"no image")
+    found = label_some_bad(place, folder, tmp_path / "a.json", most_bad=3)
+    assert capsys.readouterr().out.count("can't be read") == 3
+    assert [(image["width"], image["height"]) for image in found.images] == [
+        (0, 0) if number in (2, 3, 5) else size[::-1] for number, size in enumerate(small_run.SHAPES)
+    ]
+    assert found.annotations and not {3, 4, 6} & {one["image_id"] for one in found.annotations}
+    with pytest.raises(UserError, match=r"3 of 7 images to label can't be read, and 2 may be: 2\.png"):
+        label_some_bad(place, folder, tmp_path / "b.json", most_bad=2)
+    with pytest.raises(UserError, match=r"2\.png is not an image"):
+        label_some_bad(place, folder, tmp_path / "c.json", most_bad=0)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssod.data.checkup.findings import Finding, count, fails, lies, note, some
 from ssod.data.checkup.parts import Part, Record
-from ssod.data.transforms import read_image
+from ssod.data.decode import read_image
 from ssod.errors import UserError
 
 MAX_HEADERS = 20_000  # images of a part whose headers are read; evenly spaced where there are more

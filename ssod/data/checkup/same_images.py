@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ssod.data.checkup.findings import Finding, count, hurts, lies, some
 from ssod.data.checkup.parts import TRAINED, Part
-from ssod.data.transforms import read_image
+from ssod.data.decode import read_image
 from ssod.errors import UserError
 
 MAX_DISTANCE = 6  # bits of 64 in which two difference hashes of one picture may differ
