@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from ssod.core.labels import BoxLabels, project_labels
 from ssod.data.draws import Draw, seeded
-from ssod.data.transforms import read_image
+from ssod.data.decode import read_image
 from ssod.engine import pictures
 from ssod.engine.config import load_config
 from ssod.engine.mistakes import mistakes_in_config
