@@ -19,8 +19,10 @@ from ssod.data.doctor import examine_data, read_parts
 from ssod.engine.checkup import environment, evaluation, labels, schedule, settings
 from ssod.engine.checkup.dry_run import dry_run
 from ssod.engine.checkup.machine import Machine
+from ssod.engine.checkup.policy import under_policy
 from ssod.engine.checkup.setup import Setup
 from ssod.engine.config import complete, default_work_dir, merge_options, read_config
+from ssod.engine.data_policy import DataPolicy
 from ssod.engine.evaluate import prints_to
 from ssod.engine.mistakes import mistakes_in_config
 from ssod.engine.runner import warnings_to_log
@@ -57,7 +59,9 @@ def examine(
         machine = Machine.here(setup.work_dir)
         for check in environment.CHECKS:
             findings += check(setup, machine)
-        findings += examine_data(parts, near_duplicates, decode_all)
+        findings += under_policy(
+            examine_data(parts, near_duplicates, decode_all), parts, policy_of(setup.config)
+        )
         findings += _attempt(setup, findings, try_training)
     return ranked(findings)
 
@@ -74,6 +78,13 @@ def set_up(
     declared = [described(name, dataset) for name, dataset in dataset_configs(config)]
     processes = world_size or int(os.environ.get("WORLD_SIZE", 0)) or max(torch.cuda.device_count(), 1)
     return Setup(config, str(path), place, declared, (), processes)
+
+
+def policy_of(config: Config) -> DataPolicy:
+    """The config's data policy; the default where what stands there is wrong, which the dry run says."""
+    with suppress(UserError):
+        return DataPolicy.of(config)
+    return DataPolicy()
 
 
 def check_config(setup: Setup) -> list[Finding]:

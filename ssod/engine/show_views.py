@@ -13,8 +13,8 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.runner import Runner
 
 from ssod.core.labels import BoxLabels, project_labels
-from ssod.data.draws import Draw, seeded
 from ssod.data.decode import read_image
+from ssod.data.draws import Draw, seeded
 from ssod.engine import pictures
 from ssod.engine.config import load_config
 from ssod.engine.mistakes import mistakes_in_config

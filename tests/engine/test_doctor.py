@@ -115,6 +115,7 @@ def test_half_a_config_is_examined_as_far_as_it_goes(tmp_path: Path) -> None:
 
 def test_what_would_fail_spares_the_dry_run(tmp_path: Path) -> None:
     world = World(tmp_path)
+    world.config["data_policy"] = dict(on_bad_image="raise")
     world.image("unlabeled").unlink()
     findings = by_code(examined(world))
     assert "dry-run-left-out" in findings and "dry-run" not in findings
@@ -148,6 +149,7 @@ def test_a_healthy_config_is_0_and_the_most_harmful_comes_first(
     text, complained = capsys.readouterr()
     assert complained == "" and "nothing to mend" in text and "bolt" in text
     world = World(tmp_path / "ill")
+    world.config["data_policy"] = dict(on_bad_image="raise")
     world.image("unlabeled").unlink()  # fails
     world.dataset("val").update(indices=2)  # lies
     world.config["train_cfg"]["val_interval"] = 5_000  # a note

@@ -92,6 +92,7 @@ def missing_images(part: Part, seen: Seen) -> Iterator[Finding]:
             part.where,
             f"{count(len(seen.missing), 'image')} not there: {some(seen.missing)}",
             "restore the files, or remove their records",
+            images=len(seen.missing),
             files=seen.missing[:100],
         )
 
@@ -104,6 +105,7 @@ def unreadable_images(part: Part, seen: Seen) -> Iterator[Finding]:
             part.where,
             f"{count(len(seen.unreadable), 'image')} can't be read: {some(seen.unreadable)}",
             "restore the files, or remove their records",
+            images=len(seen.unreadable),
             files=seen.unreadable[:100],
         )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -16,6 +14,7 @@ import numpy.typing as npt
 from ssod.data.checkup.findings import Finding, count, hurts, lies, some
 from ssod.data.checkup.parts import TRAINED, Part
 from ssod.data.decode import read_image
+from ssod.data.leaks import find_leaks
 from ssod.errors import UserError
 
 MAX_DISTANCE = 6  # bits of 64 in which two difference hashes of one picture may differ
@@ -24,34 +23,11 @@ Pairs = dict[tuple[str, str], list[Pair]]  # by the names of the two parts
 
 
 def same_content(parts: Mapping[str, Sequence[str]]) -> Pairs:
-    """The pairs of files that are one file, or equal byte for byte, in two parts; {part: paths}.
-
-    Bytes are read only of files that share their size with a file of another part.
-    """
-    sizes: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for name, paths in parts.items():
-        for path in dict.fromkeys(paths):
-            try:
-                sizes[os.stat(path).st_size][name].append(path)
-            except OSError:
-                continue
+    """The pairs of files that are one file, or equal byte for byte, in two parts; {part: paths}."""
     found: Pairs = defaultdict(list)
-    for members in sizes.values():
-        if len(members) < 2:
-            continue
-        marks = {name: {_mark(path): path for path in paths} for name, paths in members.items()}
-        for one, other in combinations(sorted(members, key=list(parts).index), 2):
-            shared = sorted(marks[one].keys() & marks[other].keys())
-            found[one, other] += [(marks[one][mark], marks[other][mark]) for mark in shared]
-    return {names: sorted(pairs) for names, pairs in found.items() if pairs}
-
-
-def _mark(path: str) -> str:
-    """The SHA-256 of a file's bytes; of its path, where they can't be read."""
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError:
-        return os.path.realpath(path)
+    for leak in find_leaks(parts):
+        found[leak.part, leak.other_part].append((leak.path, leak.other_path))
+    return {names: sorted(pairs) for names, pairs in found.items()}
 
 
 def difference_hash(path: str) -> int | None:
