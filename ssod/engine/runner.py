@@ -116,9 +116,11 @@ class SemiRunner(Runner):  # type: ignore[misc]
         self._load_from, self._resume = path, True
 
     def close_log(self) -> None:
-        """Closes the log's file."""
+        """Closes the log's file, and lets go of it: mmengine writes on to a logger's files, open or not."""
         for handler in self.logger.handlers:
             handler.close()
+        for logger in (self.logger, logging.getLogger("py.warnings")):
+            logger.handlers = [logging.NullHandler()]
 
     def build_all(self) -> None:
         """Builds loops, optimizer and schedules, in the order in which `train` would."""

@@ -66,6 +66,13 @@ def test_a_run_leaves_its_files(toy_config: Config, tmp_path: Path, capfd: Any) 
     assert "noise of a metric" in (out / "train.log").read_text()
 
 
+def test_what_follows_in_the_process_meets_no_closed_log(toy_config: Config, tmp_path: Path) -> None:
+    from mmengine.model import BaseModule
+
+    train(toy_config(), work_dir=tmp_path / "run")
+    BaseModule().init_weights()  # mmengine writes where weights come from to each file of its newest logger
+
+
 def test_the_dumped_config_repeats_the_run(toy_config: Config, tmp_path: Path) -> None:
     train(toy_config(), work_dir=tmp_path / "a", seed=3)
     train(tmp_path / "a" / "config.py", work_dir=tmp_path / "b")
