@@ -44,9 +44,8 @@ def seeded(key: tuple[int, ...]) -> Iterator[None]:
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(int(words[0]))
     np.random.seed(words[1:5])
-    torch.default_generator.manual_seed(
-        int(words[5])
-    )  # torch.manual_seed would reach the devices' generators
+    # Not torch.manual_seed: it would reach the devices' generators.
+    torch.default_generator.manual_seed(int(words[5]))
     try:
         yield
     finally:
