@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from ssod.data.bad_images import Replaced, notes_of
 from ssod.data.decode import read_image
 from ssod.engine import checkpoints
+from ssod.engine.data_in_use import sources_of
 from ssod.engine.data_policy import DataPolicy
 from ssod.errors import BadImageError, UserError
 
@@ -39,7 +40,7 @@ class BadImages(Hook):  # type: ignore[misc]
 
     def before_train(self, runner: Any) -> None:
         """Takes up a resumed run's count, and adds what the datasets left out."""
-        datasets = _datasets(runner)
+        datasets = sources_of(runner.train_dataloader)
         self.sizes = [len(each) + len(getattr(each, "left_out", ())) for each in datasets]
         state = json.loads(runner.message_hub.get_info(_STATE, "{}"))
         self.replaced = state.get("replaced", 0)
@@ -123,11 +124,6 @@ class BadImages(Hook):  # type: ignore[misc]
                 f"{len(bad)} of {size} {_name(source)} images can't be read, and {most} may be: {shown}"
                 f"{more}; restore or remove them, or raise data_policy.max_bad_fraction"
             )
-
-
-def _datasets(runner: Any) -> list[Any]:
-    dataset = runner.train_dataloader.dataset
-    return list(getattr(dataset, "datasets", [dataset]))
 
 
 def _name(source: int) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssod.data.leaks import Leak, find_leaks, paths_of
+from ssod.engine.data_in_use import sources_of
 from ssod.engine.data_policy import DataPolicy
 from ssod.engine.mistakes import mistakes_in_config
 from ssod.errors import UserError
@@ -31,8 +32,7 @@ def check_leaks(runner: Any, policy: DataPolicy) -> dict[str, Any]:
 
 def parts_of(runner: Any) -> dict[str, list[str]]:
     """The images' paths of each part of a run: labeled, unlabeled, val and test."""
-    dataset = runner.train_dataloader.dataset
-    labeled, *others = getattr(dataset, "datasets", [dataset])
+    labeled, *others = sources_of(runner.train_dataloader)
     parts = {"labeled": paths_of(labeled), "unlabeled": [path for each in others for path in paths_of(each)]}
     if runner.val_loop is not None:
         parts["val"] = paths_of(runner.val_loop.dataloader.dataset)

@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from ssod.data.checkup.findings import Finding, count, fails, lies, note, some
 from ssod.data.checkup.parts import Part, Record
-from ssod.data.decode import read_image
-from ssod.errors import UserError
+from ssod.data.decode import image_size, read_image
+from ssod.errors import BadImageError, UserError
 
 MAX_HEADERS = 20_000  # images of a part whose headers are read; evenly spaced where there are more
 DECODED = 32  # images of a part that are decoded whole, unless all are asked for
-ORIENTATION_TAG, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF orientations that swap the sides
 
 
 @dataclass(frozen=True)
@@ -37,16 +35,6 @@ def spaced(records: Sequence[Record], limit: int) -> list[Record]:
     return [records[index] for index in np.linspace(0, len(records) - 1, limit).astype(int)]
 
 
-def shown_size(path: str) -> tuple[int, int]:
-    """(width, height) from the file's header, turned as EXIF says; raises OSError or ValueError."""
-    with Image.open(path) as image:
-        width, height = image.size
-        # Pillow decodes a whole PNG to look for EXIF behind its pixels; no viewer does.
-        has_exif = image.format != "PNG" or "exif" in image.info
-        turned = has_exif and image.getexif().get(ORIENTATION_TAG) in TURNED
-    return (height, width) if turned else (width, height)
-
-
 def look_at(part: Part, decode_all: bool = False) -> Seen:
     """What the files of a part's images are; their pixels are decoded for a sample, or for all."""
     seen = Seen([], [], [])
@@ -58,8 +46,8 @@ def look_at(part: Part, decode_all: bool = False) -> Seen:
             seen.missing.append(path)
             continue
         try:
-            size = shown_size(path)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            size = image_size(path)
+        except BadImageError:
             seen.unreadable.append(path)
             continue
         readable.append(one)
