@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from ssod.errors import UserError
+from ssod.errors import RunError, UserError
 
 
 def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
@@ -23,12 +23,15 @@ def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """What `run` returns; 2 and one line for bad input, 1 and the traceback for anything else."""
+    """What `run` returns; 2 for bad input and 1 for a RunError, with one line; 1 and the traceback else."""
     try:
         return run()
     except UserError as error:
         print(f"error: {error.one_line}", file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except Exception:
         traceback.print_exc()
         return 1

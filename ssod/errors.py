@@ -1,4 +1,4 @@
-"""The one exception that means "the user's input is at fault": one line, exit code 2, no traceback."""
+"""The exceptions that end a command with one line and no traceback: bad input, or a run that can't go on."""
 
 from collections.abc import Sequence
 
@@ -17,6 +17,14 @@ class UserError(Exception):
         for kind in ("UserError", "BadImageError"):
             last = last.removeprefix(f"ssod.errors.{kind}: ")
         return last
+
+
+class RunError(RuntimeError):
+    """A run that can't go on, through no fault of the input: one line, exit code 1, no traceback.
+
+    The line says what happened, where (iteration, file, process) and what to do; the last checkpoint is
+    intact.
+    """
 
 
 class BadImageError(UserError):

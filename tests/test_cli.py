@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from ssod.cli import add_config_options, exit_code
-from ssod.errors import UserError
+from ssod.errors import RunError, UserError
 
 
 @pytest.mark.parametrize("code", [0, 75])
@@ -23,6 +23,14 @@ def test_bad_input_is_one_line(said: str, capsys: pytest.CaptureFixture[str]) ->
 
     assert exit_code(refuse) == 2
     assert capsys.readouterr().err == "error: no such file\n"
+
+
+def test_a_run_that_cant_go_on_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def break_off() -> int:
+        raise RunError("disk full")
+
+    assert exit_code(break_off) == 1
+    assert capsys.readouterr().err == "error: disk full\n"
 
 
 def test_anything_else_is_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,22 +47,17 @@ def main(words: list[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains; 75 where a signal stopped it."""
-    from ssod.engine.hooks import DivergedError
     from ssod.engine.train import train
 
-    try:
-        result = train(
-            arguments.config,
-            work_dir=arguments.work_dir,
-            resume=arguments.resume,
-            amp=arguments.amp,
-            seed=arguments.seed,
-            launcher=arguments.launcher,
-            options=arguments.cfg_options,
-        )
-    except DivergedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    result = train(
+        arguments.config,
+        work_dir=arguments.work_dir,
+        resume=arguments.resume,
+        amp=arguments.amp,
+        seed=arguments.seed,
+        launcher=arguments.launcher,
+        options=arguments.cfg_options,
+    )
     return 75 if result["status"] == "stopped" else 0
 
 

@@ -12,11 +12,12 @@ from torch import Tensor
 # Registered by being imported: the registry names this module and `loops` only.
 from ssod.engine import checkpoints, optim, pictures  # noqa: F401
 from ssod.engine.evaluate import unwrap
+from ssod.errors import RunError
 from ssod.registry import HOOKS
 
 
-class DivergedError(RuntimeError):
-    """Training gave values that are not finite, several steps in a row: one message, exit 1."""
+class DivergedError(RunError):
+    """Training gave values that are not finite, several steps in a row."""
 
 
 @HOOKS.register_module()
