@@ -71,11 +71,13 @@ _MODULES = (
 def register_all_modules() -> None:
     """Imports every module of ours and of mmdet that registers something; sets the default scope.
 
-    Safe to call twice. Torchvision's kernels are in place before mmdet is imported.
+    Safe to call twice. Torchvision's kernels are in place before mmdet is imported, and files of weights are
+    read without running what they hold.
     """
-    from ssod import kernels
+    from ssod import kernels, safe_load
 
     kernels.install()
+    safe_load.install()
     with kernels.quiet_imports():
         from mmdet.utils import register_all_modules as register_mmdet
     register_mmdet(init_default_scope=False)

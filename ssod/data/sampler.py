@@ -1,11 +1,13 @@
 """Batches with a fixed number of images from each source: labeled, unlabeled, or any others."""
 
+import copy
 import sys
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
@@ -113,7 +115,8 @@ class LabeledUnlabeledSampler(Sampler[int]):
     the step needs.
 
     **Resume.** The stream is a function of the seed, the dataset, the counts and the world size.
-    mmengine's loop calls `skip(iterations * batch_size)`, which draws indices but decodes nothing.
+    A checkpoint holds its position (`state_after`), so a resumed run draws nothing again; it may go on
+    with other counts or on another number of processes. `skip` draws anew up to a position.
 
     **Draws.** Each index is a `Draw` (ssod/data/draws.py): it names the seed, the iteration, the rank and
     the place in the batch, from which `SeededDraws` makes the image's views.
@@ -160,6 +163,8 @@ class LabeledUnlabeledSampler(Sampler[int]):
             for count, child, start in zip(counts, children, starts[:-1], strict=True)
         ]
         self._asked_for_indices = False
+        self._origin: dict[str, Any] | None = None  # the state that was taken up
+        self._follower: LabeledUnlabeledSampler | None = None  # where training is: `state_after`
         self._restart()
 
     def _restart(self) -> None:
@@ -242,11 +247,31 @@ class LabeledUnlabeledSampler(Sampler[int]):
         for _ in range(num_samples // self.batch_size):
             self._next_batch()
 
+    def state_after(self, num_batches: int) -> dict[str, Any]:
+        """The position after that many of this rank's batches, however far the loader has read ahead.
+
+        A second stream follows the training from checkpoint to checkpoint, so this costs what drawing the
+        indices of one interval costs.
+        """
+        if self._follower is None or self._follower._batches > num_batches:
+            self._follower = self._at_origin()
+        while self._follower._batches < num_batches:
+            self._follower._next_batch()
+        return self._follower.state_dict()
+
+    def _at_origin(self) -> "LabeledUnlabeledSampler":
+        """A second sampler, where this one's stream began or was taken up."""
+        follower = copy.copy(self)
+        follower._restart()
+        if self._origin is not None:
+            follower._take(self._origin)
+        return follower
+
     def state_dict(self) -> dict[str, Any]:
-        """The exact position, in plain numbers and lists.
+        """The exact position, in plain numbers and tensors.
 
         It is the sampler's own: with loader workers that is ahead of training by what they have
-        fetched in advance. Training resumes by `skip`, which counts the batches trained on.
+        fetched in advance; `state_after` is where training is.
         """
         cells = [cell for source in self._sources for cell in source.cells]
         return {
@@ -254,23 +279,42 @@ class LabeledUnlabeledSampler(Sampler[int]):
             "generator": self._generator.bit_generator.state,
             "pending": list(self._pending),
             "batches": self._batches,
-            "cells": [{"passes": cell.passes, "queue": list(cell.queue)} for cell in cells],
+            "cells": [
+                {"passes": cell.passes, "queue": torch.tensor(cell.queue, dtype=torch.int64)}
+                for cell in cells
+            ],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` was taken; `UserError` if with another dataset or batch."""
-        if state["layout"] != self._signature():
+    def load_state_dict(self, state: Mapping[str, Any], num_batches: int | None = None) -> None:
+        """Goes on where `state_dict` was taken; `UserError` if with other data.
+
+        With other counts or another number of processes the stream goes on from there in other batches, of
+        which `num_batches` are then taken to be behind it (by default as many as were drawn).
+        """
+        saved, ours = state["layout"], self._signature()
+        if saved["sizes"] != ours["sizes"]:
             raise UserError(
-                f"sampler: the saved state has {state['layout']}, this run {self._signature()}; "
-                "resume with the same dataset, counts and number of processes"
+                f"sampler: the saved state is of datasets with {saved['sizes']} images by orientation, this "
+                f"run has {ours['sizes']}; resume with the same data, or begin anew with load_from"
             )
+        if saved != ours and state["pending"]:
+            raise UserError(
+                "sampler: the saved state is within a batch; other counts begin after a whole one"
+            )
+        batches = state["batches"] if num_batches is None else num_batches
+        self._origin = {**state, "batches": batches}
+        self._follower = None
         self._restart()
+        self._take(self._origin)
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        """Puts a stream that has just begun to a saved position."""
         self._generator.bit_generator.state = state["generator"]
         self._pending = list(state["pending"])
         self._batches = state["batches"]
         cells = [cell for source in self._sources for cell in source.cells]
         for cell, saved in zip(cells, state["cells"], strict=True):
-            cell.passes, cell.queue = saved["passes"], list(saved["queue"])
+            cell.passes, cell.queue = saved["passes"], saved["queue"].tolist()
 
     def _signature(self) -> dict[str, Any]:
         """What two samplers must share for a state to fit both."""

@@ -9,7 +9,6 @@ from mmengine.hooks import Hook
 
 from ssod.data.bad_images import Replaced, notes_of
 from ssod.data.decode import read_image
-from ssod.engine import checkpoints
 from ssod.engine.data_in_use import sources_of
 from ssod.engine.data_policy import DataPolicy
 from ssod.errors import BadImageError, UserError
@@ -117,7 +116,7 @@ class BadImages(Hook):  # type: ignore[misc]
             if len(bad) <= most:
                 continue
             if iteration:
-                checkpoints.save(runner, checkpoints.LAST, iteration)
+                runner.call_hook("save_now", iteration=iteration)
             shown = ", ".join(f"{path} ({reason})" for path, reason in bad[:NAMED])
             more = f", ... {len(bad)} in all, see train.log" if len(bad) > NAMED else ""
             raise UserError(

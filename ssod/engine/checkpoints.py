@@ -2,100 +2,178 @@
 
 import math
 import os
+import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import get_world_size, is_main_process
+import mmengine
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner.checkpoint import _load_checkpoint
 from torch import Tensor, nn
 
-from ssod.engine import random_state
-from ssod.engine.evaluate import prints_to, unwrap
+from ssod import safe_load
+from ssod.engine import resume
+from ssod.engine.checkpoint_writer import CheckpointWriter
+from ssod.engine.evaluate import unwrap
 from ssod.errors import UserError
 from ssod.registry import HOOKS
 
 FOLDER = "checkpoints"
 LAST = "last.pth"
+KEPT = "iter_*.pth"
 
 
 @HOOKS.register_module()
 class Checkpoints(Hook):  # type: ignore[misc]
     """Writes checkpoints: the last every `interval` iterations and when training ends or stops.
 
-    `last.pth` resumes the run; `best_<network>.pth` is of the validation with the highest `metric`.
-    A file is complete or not there: it is written beside and moved into place. mmengine's keys hold
-    what mmengine expects; beside them stands `random_state`.
+    `last.pth` resumes the run to the bit; `iter_<n>.pth` are the last `keep` of them, the newest being the
+    same file under another name; `best_<network>.pth` is of the validation with the highest `metric`. A file
+    is whole or not there. The first process writes, in a thread: a step waits for the copy to host memory,
+    and for the write before if that is still going on. With gradient accumulation a checkpoint waits for the
+    optimizer's step. mmengine's keys hold what mmengine expects; beside them stands what `resume.capture`
+    adds.
     """
 
     priority = "VERY_LOW"
 
-    def __init__(self, interval: int = 500, metric: str = "bbox_mAP") -> None:
+    def __init__(self, interval: int = 500, metric: str = "bbox_mAP", keep: int = 2) -> None:
+        if interval < 1 or keep < 1:
+            raise UserError(f"Checkpoints: interval={interval}, keep={keep}; both are at least 1")
         self.interval = interval
         self.metric = metric
-        self.saved = -1  # the iteration that `last.pth` holds
+        self.keep = keep
+        self.due = False
+        self.config_text: str | None = None  # costs a second or more to make
+
+    def before_run(self, runner: Any) -> None:
+        """Opens the writer."""
+        self.folder = Path(runner.work_dir, FOLDER)
+        self.writer = CheckpointWriter(self.folder)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Saves at the interval."""
-        if (runner.iter + 1) % self.interval == 0:
-            save(runner, LAST, runner.iter + 1)
+        """Saves at the interval; raises RunError where an earlier write failed."""
+        self.writer.check()
+        self.due = self.due or (runner.iter + 1) % self.interval == 0
+        if self.due and at_optimizer_step(runner):
+            self._save_last(runner, runner.iter + 1)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Saves the model for each network that has never been better."""
+        better = []
         for key, value in (metrics or {}).items():
             network, _, name = key.rpartition("/")
             best = runner.message_hub.get_info(f"best_{network}", -math.inf)
             if name == self.metric and value > best:
                 runner.message_hub.update_info(f"best_{network}", value)
-                save(runner, f"best_{network}.pth", runner.iter, with_optimizer=False)
+                better.append(f"best_{network}.pth")
+        if better and is_main_process():
+            self.writer.submit(self._content(runner, runner.iter), better)
 
     def after_train(self, runner: Any) -> None:
         """Saves the end, or the place where a signal stopped the run."""
-        save(runner, LAST, runner.iter)
+        self.save_now(runner, runner.iter)
 
-    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Adds the state of the random generators."""
-        checkpoint["random_state"] = random_state.capture()
+    def save_now(self, runner: Any, iteration: int) -> None:
+        """Saves the state after `iteration` iterations; it is on disk when this returns."""
+        self._save_last(runner, iteration)
+        self.writer.wait()
+
+    def _save_last(self, runner: Any, iteration: int) -> None:
+        self.due = False
+        state = resume.capture(runner, iteration)  # all processes take part
+        if not is_main_process():
+            return
+        content = {**self._content(runner, iteration), **on_host(state)}
+        content["optimizer"] = on_host(runner.optim_wrapper.state_dict())
+        if runner.param_schedulers is not None:
+            content["param_schedulers"] = [on_host(each.state_dict()) for each in runner.param_schedulers]
+        runner.call_hook("before_save_checkpoint", checkpoint=content)
+        names = [LAST] if self.keep == 1 else [LAST, KEPT.replace("*", f"{iteration:08d}")]
+        self.writer.submit(content, names, self._remove_old)
+
+    def _content(self, runner: Any, iteration: int) -> dict[str, Any]:
+        """The model and what is said about it, copied to the host; mmengine's layout."""
+        if self.config_text is None:
+            self.config_text = runner.cfg.pretty_text
+        meta = {
+            "epoch": 0,
+            "iter": iteration,
+            "cfg": self.config_text,
+            "seed": runner.seed,
+            "experiment_name": runner.experiment_name,
+            "time": time.strftime("%Y%m%d_%H%M%S"),
+            "mmengine_version": mmengine.__version__,
+            "dataset_meta": dict(getattr(runner.train_dataloader.dataset, "metainfo", {})),
+            "size": vars(resume.Size.of(runner)),
+        }
+        hub = runner.message_hub.state_dict()
+        info = {key: value for key, value in hub["runtime_info"].items() if key != "cfg"}
+        return {
+            "meta": on_host(meta),
+            "state_dict": on_host(unwrap(runner.model).state_dict()),
+            # Without mmengine's histories of scalars, which no run of ours reads.
+            "message_hub": {
+                "log_scalars": {},
+                "runtime_info": on_host(info),
+                "resumed_keys": dict.fromkeys(info, True),
+            },
+        }
+
+    def _remove_old(self) -> None:
+        """Removes all but the last `keep` checkpoints."""
+        kept = sorted(self.folder.glob(KEPT), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        for path in kept[: -self.keep]:
+            path.unlink()
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Refuses another model's checkpoint; keeps the random state for the loop to take up."""
+        """Refuses another model's checkpoint; keeps what the loop takes up."""
         check_weights(runner.model, checkpoint, str(runner._load_from))
-        # One process's state can't stand for several: with more, ranks go on from their seeds.
-        if get_world_size() == 1 and hasattr(runner.train_loop, "random_state"):
-            runner.train_loop.random_state = checkpoint.get("random_state")
+        if runner._resume:
+            resume.take_up(runner, checkpoint)
 
 
-def save(runner: Any, name: str, iteration: int, with_optimizer: bool = True) -> None:
-    """Writes the state after `iteration` iterations to `checkpoints/<name>`, or leaves what was."""
-    folder = Path(runner.work_dir, FOLDER)
-    if not is_main_process():
-        return
-    folder.mkdir(exist_ok=True)
-    runner.save_checkpoint(
-        str(folder),
-        f".{name}.partial",
-        save_optimizer=with_optimizer,
-        save_param_scheduler=with_optimizer and runner.param_schedulers is not None,
-        meta={"epoch": 0, "iter": iteration},
-        by_epoch=False,
-    )
-    os.replace(folder / f".{name}.partial", folder / name)
+def at_optimizer_step(runner: Any) -> bool:
+    """Whether the optimizer stepped in this iteration, so that no gradient waits for more to come."""
+    count: int = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
+    return (runner.iter + 1) % count == 0 or runner.iter + 1 == runner.max_iters
+
+
+def on_host(value: Any) -> Any:
+    """A copy that nobody else holds: tensors in host memory, containers as plain dicts, lists and tuples."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        copies = {key: on_host(each) for key, each in value.items()}
+        metadata = getattr(value, "_metadata", None)  # of a module's state_dict
+        if metadata is None:
+            return copies
+        ordered = OrderedDict(copies)
+        ordered._metadata = metadata  # type: ignore[attr-defined]
+        return ordered
+    if isinstance(value, (list, tuple)):
+        return type(value)(on_host(each) for each in value)
+    return value
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a checkpoint file, on the host; UserError if missing or no checkpoint."""
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist: give the path of a .pth file")
+    others = [str(each) for each in sorted(path.parent.glob(KEPT)) if not each.samefile(path)]
+    hint = f"; whole ones may be {', '.join(others)}" if others else ""
     try:
-        # mmengine's reader admits plain values and arrays only (torch's weights_only).
-        with prints_to(None):
-            content = _load_checkpoint(str(path), map_location="cpu")
+        content = safe_load.read(path)
+    except UserError as error:
+        raise UserError(f"checkpoint {error.one_line}{hint}") from None
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"checkpoint {path} can't be read ({reason}): is it complete?") from error
+        reason = " ".join(str(error).split())[:200] or "the file is empty"
+        raise UserError(f"checkpoint {path} can't be read ({reason}): is it complete?{hint}") from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
         raise UserError(f"checkpoint {path} has no state_dict: it was not written by a training run")
     return content

@@ -86,6 +86,10 @@ class Reporter(Hook):  # type: ignore[misc]
         """Prints a step that was left out."""
         self.say(f"step skipped: {text}")
 
+    def after_notice(self, runner: Any, text: str) -> None:
+        """Prints what the user should know of this run."""
+        self.say(text)
+
     def after_bad_image(self, runner: Any, text: str) -> None:
         """Prints an image that can't be read."""
         self.say(text)

@@ -175,6 +175,15 @@ class ScalarLog(Hook):  # type: ignore[misc]
         self.interval_start += now - self.mark
         self.mark = now
 
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Adds the scalars of the interval that is under way: a resumed run logs the same means."""
+        checkpoint["scalars"] = on_host_together(self.kept)
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Takes them up."""
+        if runner._resume:
+            self.kept = list(checkpoint.get("scalars", ()))
+
     def _give_out(self, runner: Any, iteration: int) -> None:
         scalars = means(self.kept)
         now, steps = time.perf_counter(), len(self.kept)
@@ -201,3 +210,15 @@ def means(kept: Iterable[dict[str, Any]]) -> dict[str, float]:
     device = next((each.device for each in averages if each.device.type != "cpu"), averages[0].device)
     # sync: once per log interval, for all scalars together.
     return dict(zip(columns, torch.stack([each.to(device) for each in averages]).tolist(), strict=True))
+
+
+def on_host_together(kept: Iterable[dict[str, Any]]) -> list[dict[str, float]]:
+    """The same dicts with plain numbers, read from the device all at once."""
+    steps = list(kept)
+    values = [torch.as_tensor(value).detach().float() for scalars in steps for value in scalars.values()]
+    if not values:
+        return [{} for _ in steps]
+    device = next((each.device for each in values if each.device.type != "cpu"), values[0].device)
+    # sync: once per checkpoint.
+    numbers = iter(torch.stack([each.to(device) for each in values]).tolist())
+    return [{name: next(numbers) for name in scalars} for scalars in steps]

@@ -27,8 +27,8 @@ class SemiTrainLoop(IterBasedTrainLoop):  # type: ignore[misc]
     """Training for `max_iters` iterations, with a validation every `val_interval` and at the end.
 
     dry_run: two validation images go through model and metric before the first step. A resumed run
-    skips in the sampler what was trained on, takes up the random state, and makes up for a
-    validation that the stop cut short. The views of a step depend on the seed, the iteration, the rank
+    takes up the sampler's position and the random state, and makes up for a validation that the stop
+    cut short. The views of a step depend on the seed, the iteration, the rank
     and the place in the batch (`SeededDraws`), not on the number of loader workers nor on a resume.
     """
 
@@ -47,7 +47,9 @@ class SemiTrainLoop(IterBasedTrainLoop):  # type: ignore[misc]
             dataloader = {**dataloader, "dataset": wrapped}
         super().__init__(runner, _seeded(dataloader), max_iters, val_begin, val_interval)
         self.dry_run = dry_run
-        self.random_state: dict[str, Any] | None = None  # of the checkpoint that is resumed
+        # Of the checkpoint that is resumed, this process's:
+        self.random_state: dict[str, Any] | None = None
+        self.sampler_state: dict[str, Any] | None = None
 
     def run(self) -> Any:
         """The trained model."""
@@ -68,7 +70,10 @@ class SemiTrainLoop(IterBasedTrainLoop):  # type: ignore[misc]
 
     def _take_up(self) -> None:
         """Brings loader and random generators to where the checkpoint was written."""
-        self.dataloader_iterator.skip_iter(self._iter)
+        if self.sampler_state is not None:
+            self.dataloader.sampler.load_state_dict(self.sampler_state, self._iter)
+        else:
+            self.dataloader_iterator.skip_iter(self._iter)
         # Making an iterator draws a number that the saved state is past: restore after.
         self.dataloader_iterator._ensure_iterator()
         if self.random_state is not None:

@@ -10,11 +10,12 @@ import torch
 
 
 def capture() -> dict[str, Any]:
-    """The state of Python's, NumPy's, torch's and each CUDA device's generator, as plain values."""
+    """The state of Python's, NumPy's, torch's and each CUDA device's generator, as values and tensors."""
+    kind, words, *rest = np.random.get_state()  # type: ignore[misc]
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
         "python": random.getstate(),
-        "numpy": np.random.get_state(),
+        "numpy": (kind, torch.from_numpy(words.astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
         "cuda": cuda,
     }
@@ -24,7 +25,8 @@ def restore(state: dict[str, Any]) -> None:
     """Puts the generators back to a state that `capture` returned; other devices are left alone."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
-    np.random.set_state(state["numpy"])
+    kind, words, *rest = state["numpy"]
+    np.random.set_state((kind, np.asarray(words.cpu(), dtype=np.uint32), *rest))
     # A checkpoint's tensors may have been loaded to a device; these states live on the host.
     torch.set_rng_state(state["torch"].cpu())
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():

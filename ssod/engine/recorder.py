@@ -34,7 +34,7 @@ class Recorder(Hook):  # type: ignore[misc]
         self.seconds_before = hub.get_info("seconds", 0.0)
         validated = hub.get_info("validated_iter", 0)
         if is_main_process():
-            self.metrics.rewind(runner.iter, validated)
+            self.metrics.rewind(runner.iter, validated, runner.moved)
         for line in self.metrics.records("val"):
             self._take_metrics({k: v for k, v in line.items() if "/" in k})
         self.write("running", runner.iter)

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+import weakref
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,11 @@ def check_free(work_dir: Path, resume: bool) -> None:
         return
     if status == "done":
         raise UserError(f"work dir {work_dir} holds a finished run: choose another --work-dir, or remove it")
-    if (work_dir / FOLDER / LAST).exists():
+    kept = sorted((work_dir / FOLDER).glob("*.pth"))
+    if kept:
+        here = "" if (work_dir / FOLDER / LAST).exists() else f" {kept[-1]}"
         raise UserError(
-            f"work dir {work_dir} holds an unfinished run: add --resume to continue it, or choose "
+            f"work dir {work_dir} holds an unfinished run: add --resume{here} to continue it, or choose "
             "another --work-dir"
         )
     strange = [name for name in OUTPUTS if status is None and (work_dir / name).exists()]
@@ -83,7 +86,15 @@ def lock(work_dir: Path) -> Any:
         raise UserError(
             f"another run is writing to work dir {work_dir} now: choose another --work-dir"
         ) from None
+    # Loader workers are copies of this process, and may outlive it by seconds: they must not hold the lock.
+    opened = weakref.ref(file)
+    os.register_at_fork(after_in_child=lambda: _close(opened()))
     return file
+
+
+def _close(file: Any) -> None:
+    if file is not None:
+        file.close()
 
 
 def clear(work_dir: Path) -> None:
@@ -119,12 +130,18 @@ class MetricsFile:
                     continue
         return [each for each in records if kind is None or each.get("kind") == kind]
 
-    def rewind(self, iteration: int, validated: int) -> None:
-        """Drops what a stopped run wrote after the checkpoint that is resumed."""
+    def rewind(self, iteration: int, validated: int, moved: tuple[int, int] | None = None) -> None:
+        """Drops what a stopped run wrote after the checkpoint that is resumed.
+
+        moved: the checkpoint's iteration when it was written, and now, with other images an iteration.
+        """
         if not self.path.exists():
             return
         limits = {"train": iteration, "val": validated}
-        kept = [each for each in self.records() if each["iteration"] <= limits[each["kind"]]]
+        records = self.records()
+        for each in records if moved else ():
+            each["iteration"] = round(each["iteration"] * moved[1] / moved[0])
+        kept = [each for each in records if each["iteration"] <= limits[each["kind"]]]
         partial = self.path.with_name(f".{self.path.name}.partial")
         partial.write_text("".join(json.dumps(each) + "\n" for each in kept), encoding="utf-8")
         os.replace(partial, self.path)

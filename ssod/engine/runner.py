@@ -39,6 +39,7 @@ class SemiRunner(Runner):  # type: ignore[misc]
     _resume: bool
     _train_loop: Any
     _val_loop: Any
+    moved: tuple[int, int] | None = None  # the iteration of a checkpoint, and what it is here: resume.py
     optim_wrapper: Any
     param_schedulers: Any
 

@@ -1,4 +1,4 @@
-"""Stopping at a signal: after the step that is under way, with a checkpoint written."""
+"""Stopping at a signal: after a step, all processes after the same, with a checkpoint written."""
 
 import signal
 import threading
@@ -7,25 +7,37 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
+from torch import distributed
 
+from ssod.engine.checkpoints import at_optimizer_step
 from ssod.engine.loops import StopRequested
+
+# Ctrl-C; what kill, torchrun and a job's end send; what SLURM sends before the end, if asked to.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopSignal(Hook):  # type: ignore[misc]
-    """Ends training after the step in which SIGINT or SIGTERM came; a second ends it at once."""
+    """Ends training after the step in which a signal came; a second signal ends the process at once.
+
+    Several processes vote in each step, whether a signal came to any of them: the vote is sent as the step
+    begins and counted at its end, over gloo, so neither a device nor the host waits for it. All stop after
+    the step that follows the signal at the latest.
+    """
 
     priority = "LOWEST"
 
-    def __init__(self, interval: int = 10) -> None:
-        self.interval = interval
+    def __init__(self) -> None:
         self.received = False
         self.stopped = False
         self.before: dict[int, Any] = {}
+        self.group: Any = None
+        self.vote: tuple[torch.Tensor, Any] | None = None
+        self.votes_left = 0  # of a validation
 
     def listen(self) -> None:
         """Takes the signals over; only a main thread can."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 self.before[number] = signal.signal(number, self._receive)
 
     def ignore(self) -> None:
@@ -34,31 +46,64 @@ class StopSignal(Hook):  # type: ignore[misc]
             signal.signal(number, handler)
         self.before = {}
 
-    def agreed(self) -> bool:
-        """Whether a signal came to any process; all of them must ask at the same place."""
-        if get_world_size() > 1:
-            flag = torch.tensor(int(self.received))
-            all_reduce(flag)  # mmengine's: takes the flag to where the backend wants it, and back
-            self.received = bool(flag)  # sync: only with several processes, and they ask seldom
-        return self.received
-
     def _receive(self, number: int, frame: Any) -> None:
         self.received = True
         self.ignore()  # whoever repeats it doesn't want to wait for a checkpoint
 
+    def agreed(self) -> bool:
+        """Whether a signal came to any process; all of them must ask at the same place, and wait."""
+        if get_world_size() == 1:
+            return self.received
+        flag = torch.tensor(int(self.received))
+        all_reduce(flag)  # mmengine's: takes the flag to where the backend wants it, and back
+        return bool(flag)  # sync: only with several processes, and they ask seldom
+
+    def before_train(self, runner: Any) -> None:
+        """Opens a line of its own for the votes."""
+        if get_world_size() > 1:
+            self.group = distributed.new_group(backend="gloo")
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Sends this process's vote."""
+        self._send()
+
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Stops the loop; several processes agree on the step every `interval` iterations."""
-        if get_world_size() > 1 and (runner.iter + 1) % self.interval:
-            return
-        if self.agreed():
+        """Stops the loop, where the optimizer has stepped and no gradient waits for more."""
+        if self._counted() and at_optimizer_step(runner):
             self.stopped = runner.train_loop.stop_training = True
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """Notes how often every process can vote: they may have one batch more or less."""
+        if self.group is not None:
+            count = torch.tensor(len(runner.val_dataloader))
+            distributed.all_reduce(count, distributed.ReduceOp.MIN, group=self.group)
+            self.votes_left = int(count)
 
     def after_val_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Leaves a validation at once; the resumed run makes up for it."""
-        if self.received and get_world_size() == 1:
+        stop = self._counted()
+        self.votes_left -= 1
+        if stop:
             self.stopped = True
             raise StopRequested
+        if self.votes_left > 0:
+            self._send()
+
+    def _send(self) -> None:
+        if self.group is not None:
+            flag = torch.tensor(int(self.received))
+            self.vote = flag, distributed.all_reduce(flag, group=self.group, async_op=True)
+
+    def _counted(self) -> bool:
+        """Whether anybody voted to stop; with one process, whether a signal came."""
+        if self.group is None:
+            return self.received
+        vote, self.vote = self.vote, None
+        if vote is None:
+            return False
+        vote[1].wait()
+        return bool(vote[0])

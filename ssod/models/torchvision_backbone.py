@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 import torchvision
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from .. import safe_load
 from ..errors import UserError
 from ..registry import MODELS
 
@@ -45,7 +45,7 @@ class TorchvisionBackbone(BaseModule):  # type: ignore[misc]
                 raise UserError(
                     f"TorchvisionBackbone: no weights file {path}; set SSOD_WEIGHTS_ROOT to its folder"
                 )
-            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            network.load_state_dict(safe_load.read(path))
         self.out_indices = tuple(out_indices)
         if max(self.out_indices) >= len(network.features):
             raise UserError(

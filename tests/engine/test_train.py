@@ -32,6 +32,12 @@ def lines(work_dir: Path, kind: str) -> list[dict[str, Any]]:
     return [record for record in records if record["kind"] == kind]
 
 
+def logged(work_dir: Path) -> list[dict[str, Any]]:
+    """What metrics.jsonl has of each log interval, without times."""
+    timed = ("seconds_per_step", "data_seconds_per_step")
+    return [{k: v for k, v in line.items() if k not in timed} for line in lines(work_dir, "train")]
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -53,6 +59,8 @@ def test_a_run_leaves_its_files(toy_config: Config, tmp_path: Path, capfd: Any) 
     assert sorted(p.name for p in (out / "checkpoints").iterdir()) == [
         "best_student.pth",
         "best_teacher.pth",
+        "iter_00000006.pth",
+        "iter_00000008.pth",
         "last.pth",
     ]
     assert {p.name for p in out.iterdir()} == {
@@ -83,7 +91,7 @@ def test_the_dumped_config_repeats_the_run(toy_config: Config, tmp_path: Path) -
 
 @pytest.mark.parametrize("stop_at", [2, 4, 7])
 def test_resume_is_bit_exact(toy_config: Config, tmp_path: Path, stop_at: int) -> None:
-    config = toy_config()
+    config = toy_config('default_hooks["scalars"]["interval"] = 5\n')
     train(config, work_dir=tmp_path / "whole")
     train(config, work_dir=tmp_path / "parts", options={"train_cfg.max_iters": stop_at})
     result = train(config, work_dir=tmp_path / "parts", resume=True)
@@ -92,6 +100,7 @@ def test_resume_is_bit_exact(toy_config: Config, tmp_path: Path, stop_at: int) -
     whole, parts = lines(tmp_path / "whole", "val"), lines(tmp_path / "parts", "val")
     assert whole == [line for line in parts if line["iteration"] in (4, 8)]
     assert len({line["iteration"] for line in parts}) == len(parts)
+    assert logged(tmp_path / "whole") == logged(tmp_path / "parts")
 
 
 def test_workers_and_a_resume_with_workers_change_no_bit(toy_config: Config, tmp_path: Path) -> None:

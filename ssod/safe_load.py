@@ -1,0 +1,82 @@
+"""Reading torch files that may come from anywhere: weights, arrays and plain values, never code.
+
+A pickle can run whatever its author likes while it is read. torch reads with a list of types instead
+(`weights_only`), but mmengine 0.10.12 reads a file that needs more than the list without it, after a warning.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+
+from ssod.errors import UserError
+
+
+def read(path: str | os.PathLike[str], map_location: Any = "cpu") -> Any:
+    """The content of a torch file; UserError if it holds more than values, or can't be read."""
+    try:
+        with _harmless_types():
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} is refused: {_reason(error)}") from None
+
+
+def install() -> None:
+    """Makes mmengine read files in this way, wherever they come from: disk, http or a model zoo."""
+    from mmengine.runner import checkpoint
+
+    def read_as_mmengine(file: Any, map_location: Any = None, weights_only: Any = None) -> Any:
+        return read(file, map_location)
+
+    def download(url: str, **options: Any) -> Any:
+        with _harmless_types():
+            return torch.hub.load_state_dict_from_url(url, **{**options, "weights_only": True})
+
+    checkpoint._safe_torch_load = read_as_mmengine
+    checkpoint.load_url = download
+
+
+@contextmanager
+def _harmless_types() -> Iterator[None]:
+    """A block in which files may hold, beside tensors and plain values, arrays and mmengine's log buffers."""
+    core = np._core if hasattr(np, "_core") else np.core  # type: ignore[attr-defined]
+    dtypes = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "?")}
+    plain: list[Any] = [np.ndarray, np.dtype, slice, HistoryBuffer, *dtypes]
+    # A file keeps the name that numpy's module had when it was written.
+    named = [
+        (getattr(core.multiarray, each), f"numpy.{module}.multiarray.{each}")
+        for each in ("_reconstruct", "scalar")
+        for module in ("_core", "core")
+    ]
+    named.append((_statistic, "builtins.getattr"))
+    if torch.__version__ >= "2.6":  # a TorchVersion: compares as one
+        with torch.serialization.safe_globals([*plain, *named]):
+            yield
+    else:  # for good, and without other names
+        torch.serialization.add_safe_globals([*plain, *(each for each, _ in named)])
+        yield
+
+
+def _statistic(owner: object, name: str) -> Any:
+    """The method of a HistoryBuffer, as its pickles ask for it by `getattr`; nothing else."""
+    if owner is not HistoryBuffer or name not in ("mean", "max", "min", "current"):
+        raise pickle.UnpicklingError(f"it asks for {name} of {owner}")
+    return getattr(owner, name)
+
+
+def _reason(error: Exception) -> str:
+    """A few words on what torch's reader objects to, without its advice to trust the file."""
+    text = " ".join(str(error).split())
+    found = re.search(r"GLOBAL (\S+)", text)
+    if found:
+        return f"it would call {found[1]}, which is neither a tensor nor a plain value"
+    inner = re.search(r"WeightsUnpickler error: (.*?)( Check the documentation|$)", text)
+    return f"it is no file of weights ({(inner[1] if inner else text)[:120]})"

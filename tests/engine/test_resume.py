@@ -1,0 +1,71 @@
+"""Going on with other images an iteration: at the same number of images seen, with this config's schedule."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ssod.engine.resume import Size
+from ssod.engine.train import train
+from ssod.errors import UserError
+
+Config = Callable[..., Path]
+BIG = {"train_dataloader.batch_size": 4, "train_cfg.max_iters": 3}  # 12 images seen
+
+
+def last(work_dir: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(work_dir / "checkpoints" / "last.pth", weights_only=True)
+    return content
+
+
+def test_images_of_an_iteration() -> None:
+    assert Size(8, 5).total == 40
+
+
+def test_half_the_images_twice_the_iterations(toy_config: Config, tmp_path: Path, capfd: Any) -> None:
+    train(toy_config(), work_dir=tmp_path, options=BIG)
+    before = last(tmp_path)
+    capfd.readouterr()
+    result = train(toy_config(), work_dir=tmp_path, resume=True, options={"train_cfg.max_iters": 7})
+    said = capfd.readouterr().out
+    assert "iteration 3 becomes 6, at 12 images seen" in said and "--scale-to" in said
+    after = last(tmp_path)
+    assert result["iterations"] == after["meta"]["iter"] == 7
+    assert result["images_seen"]["labeled"] == 14
+    # The rate drops after 5 iterations of this config: 3 of the other were before it.
+    assert before["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.1)
+    assert after["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.01)
+    # The momentum is taken along.
+    assert after["optimizer"]["state"][0]["momentum_buffer"].abs().sum() > 0
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["kind"], line["iteration"]) for line in lines] == [
+        ("train", 4), ("train", 6), ("val", 6), ("train", 7), ("val", 7)
+    ]  # fmt: skip
+
+
+def test_the_rate_is_the_one_of_a_run_that_was_never_stopped(toy_config: Config, tmp_path: Path) -> None:
+    """Two chained schedules, whose rate depends on every step before."""
+    config = toy_config(
+        "param_scheduler = [dict(type='LinearLR', by_epoch=False, start_factor=0.1, end=6),"
+        " dict(type='CosineAnnealingLR', by_epoch=False, begin=2, end=8, T_max=6, eta_min=0.001)]\n"
+    )
+    train(config, work_dir=tmp_path / "whole", options={"train_cfg.max_iters": 7})
+    train(config, work_dir=tmp_path / "parts", options=BIG)
+    train(config, work_dir=tmp_path / "parts", resume=True, options={"train_cfg.max_iters": 7})
+    whole, parts = last(tmp_path / "whole"), last(tmp_path / "parts")
+    rates = [each["optimizer"]["param_groups"][0]["lr"] for each in (whole, parts)]
+    assert rates[0] == pytest.approx(rates[1])
+    assert whole["param_schedulers"] == parts["param_schedulers"]
+
+
+def test_a_schedule_that_is_over_is_refused(toy_config: Config, tmp_path: Path) -> None:
+    train(toy_config(), work_dir=tmp_path, options=BIG)
+    before = (tmp_path / "result.json").read_bytes()
+    with pytest.raises(
+        UserError, match=r"has seen 12 images, and this config's 6 iterations of 1 x 2 images"
+    ):
+        train(toy_config(), work_dir=tmp_path, resume=True, options={"train_cfg.max_iters": 6})
+    assert (tmp_path / "result.json").read_bytes() == before
