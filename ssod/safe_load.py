@@ -20,11 +20,15 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from ssod.errors import UserError
 
 
-def read(path: str | os.PathLike[str], map_location: Any = "cpu") -> Any:
-    """The content of a torch file; UserError if it holds more than values, or can't be read."""
+def read(path: str | os.PathLike[str], map_location: Any = "cpu", lazily: bool = False) -> Any:
+    """The content of a torch file; UserError if it holds more than weights, arrays and plain values.
+
+    lazily: tensors are read from the file when they are used, which torch's older format can't do. What torch
+    raises for a broken file comes through.
+    """
     try:
         with _harmless_types():
-            return torch.load(path, map_location=map_location, weights_only=True)
+            return torch.load(path, map_location=map_location, weights_only=True, mmap=lazily)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} is refused: {_reason(error)}") from None
 

@@ -160,15 +160,18 @@ def on_host(value: Any) -> Any:
     return value
 
 
-def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a checkpoint file, on the host; UserError if missing or no checkpoint."""
+def load(path: str | os.PathLike[str], lazily: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint file, on the host; UserError if missing or no checkpoint.
+
+    lazily: for who needs little of it; its tensors are read from the file when they are used.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist: give the path of a .pth file")
     others = [str(each) for each in sorted(path.parent.glob(KEPT)) if not each.samefile(path)]
     hint = f"; whole ones may be {', '.join(others)}" if others else ""
     try:
-        content = safe_load.read(path)
+        content = safe_load.read(path, lazily=lazily)
     except UserError as error:
         raise UserError(f"checkpoint {error.one_line}{hint}") from None
     except Exception as error:

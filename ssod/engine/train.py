@@ -105,7 +105,7 @@ def _prepare(work_dir: Path, config: Config, resume: bool | str | Path) -> str |
         return None
     if given is not None and not given.resolve().is_relative_to(work_dir.resolve()):
         result.check_free(work_dir, False)
-    content = checkpoints.load(source)
+    content = checkpoints.load(source, lazily=True)
     if "optimizer" not in content:
         raise UserError(f"checkpoint {source} has no optimizer state: resume from {checkpoints.LAST}")
     status = (result.read_result(work_dir) or {}).get("status")

@@ -11,6 +11,7 @@ import torch
 
 from ssod.engine import checkpoint_writer, checkpoints
 from ssod.engine.checkpoint_writer import CheckpointWriter
+from ssod.engine.hooks import DivergedError
 from ssod.engine.train import train
 from ssod.errors import RunError, UserError
 
@@ -150,8 +151,9 @@ def test_a_broken_file_is_refused_and_a_whole_one_named(
 def test_where_the_last_is_missing_the_others_are_not_cleared_away(
     toy_config: Config, tmp_path: Path
 ) -> None:
-    train(toy_config(), work_dir=tmp_path, options={"train_cfg.max_iters": 7})
+    with pytest.raises(DivergedError):
+        train(toy_config("model.update(bad_steps=(3, 4, 5, 6, 7))\n"), work_dir=tmp_path)
     (tmp_path / "checkpoints" / "last.pth").unlink()
     for resume in (False, True):
-        with pytest.raises(UserError, match=r"--resume .*iter_00000007.pth"):
+        with pytest.raises(UserError, match=r"--resume .*iter_00000006.pth"):
             train(toy_config(), work_dir=tmp_path, resume=resume)

@@ -50,6 +50,8 @@ def kill_and_compare(
     found = differences(state_of(whole / last), state_of(parts / last))
     assert not found, "\n".join(found[:20])
     assert state_of(parts / last)["meta"]["iter"] == STEPS
+    if method != "supervised":
+        assert any(line.get("unsup_loss_cls") for line in state_of(parts / last)["lines"])
 
 
 def last(work_dir: Path) -> dict[str, Any]:

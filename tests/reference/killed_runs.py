@@ -21,18 +21,18 @@ METHODS: dict[str, dict[str, Any] | None] = {
     "supervised": None,
     "SoftTeacher": dict(
         unsup_weight=dict(value=1.0, start=3),
-        floor=0.3,
-        rpn_min_score=0.5,
-        cls_min_score=0.5,
-        box_max_spread=0.1,
+        floor=0.1,
+        rpn_min_score=0.2,
+        cls_min_score=0.2,
+        box_max_spread=0.2,
     ),
     "MeanTeacher": dict(unsup_weight=dict(value=5.0, length=30, shape="sigmoid"), rpn_weight=1.0),
     "FixMatch": dict(
         unsup_weight=1.0,
-        min_score=dict(type="ClassAdaptive", num_classes=6, min_score=0.5, lowest=0.3, decay=0.9),
+        min_score=dict(type="ClassAdaptive", num_classes=6, min_score=0.3, lowest=0.1, decay=0.9),
     ),
-    "UnbiasedTeacher": dict(unsup_weight=dict(value=1.0, start=3), min_score=0.5),
-    "STAC": dict(min_score=0.5),
+    "UnbiasedTeacher": dict(unsup_weight=dict(value=1.0, start=3), min_score=0.2),
+    "STAC": dict(min_score=0.2),
 }
 
 
@@ -102,7 +102,7 @@ def write_config(
         val_evaluator=dict(type="CocoMetric", ann_file=val_file, metric="bbox"),
         optim_wrapper=dict(
             type="GuardedOptimWrapper",
-            optimizer=dict(type="SGD", lr=1e-3, momentum=0.9),
+            optimizer=dict(type="SGD", lr=2e-4, momentum=0.9),
             clip_grad=dict(max_norm=10.0),
             accumulative_counts=accumulate,
         ),
@@ -118,7 +118,7 @@ def write_config(
         ),
     )  # fmt: skip
     config.update(more)
-    built = MODELS.build(dict(model, method=None))
+    built = MODELS.build(model)
     detectors.enliven(built.student)
     if built.teacher is not None:
         built.teacher.load_state_dict(built.student.state_dict())
