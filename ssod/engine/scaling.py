@@ -12,6 +12,7 @@ from ssod.engine.scaling_rules import Factors, scale_values, spell_out
 from ssod.engine.step_size import Size, written_for
 from ssod.errors import UserError
 
+# Options that would say again what the size says.
 OWN_OPTIONS = ("train_dataloader.batch_size", "train_dataloader.sampler.counts")
 ABSENT = "-"
 Row = tuple[str, Any, Any]  # place in the config, value before, value after
@@ -54,8 +55,8 @@ def at_size(
             f"--scale-to {wanted} is for {size.world_size} processes and {started} started: start "
             f"{size.world_size} (torchrun --nproc-per-node, srun --ntasks), or give {world_size}x..."
         )
-    for option in OWN_OPTIONS:
-        if option in options:
+    for option in options:
+        if any(f"{option}.".startswith(f"{own}.") for own in OWN_OPTIONS):
             raise UserError(f"--cfg-options {option} and --scale-to {wanted} both say it: leave one out")
     scaled = scale(config, size)
     return scaled.config, str(scaled)

@@ -12,9 +12,8 @@ from mmengine.registry import Registry
 
 from ssod.core.schedules import Ramp
 from ssod.core.selection import ClassAdaptive
-from ssod.engine.mistakes import mistakes_in_config
 from ssod.errors import UserError
-from ssod.registry import LOOPS, METHODS, TEACHERS
+from ssod.registry import HOOKS, LOOPS, METHODS, TEACHERS
 
 LINEAR = ("SGD",)
 SQUARE_ROOT = ("Adam", "AdamW", "RMSprop")
@@ -54,22 +53,25 @@ class Factors:
 
 def spell_out(config: Config) -> None:
     """Writes into the config what its classes take by default and `scale_values` has to change."""
-    config.train_cfg.setdefault("val_interval", _default(LOOPS, config.train_cfg, "val_interval"))
-    teacher, method = config.model.get("teacher"), config.model.get("method")
-    if teacher and _default(TEACHERS, teacher, "decay") is not None:
-        teacher.setdefault("decay", _default(TEACHERS, teacher, "decay"))
-    if method and "unsup_weight" not in method:
-        weight = _default(METHODS, method, "unsup_weight")
-        if isinstance(weight, Ramp):
-            method.unsup_weight = asdict(weight)
+    method = config.model.get("method")
+    for registry, spec, option in (
+        (LOOPS, config.train_cfg, "val_interval"),
+        (HOOKS, config.default_hooks.get("checkpoint"), "interval"),
+        (TEACHERS, config.model.get("teacher"), "decay"),
+    ):
+        value = _default(registry, spec, option)
+        if value is not None:
+            spec.setdefault(option, value)
+    weight = _default(METHODS, method, "unsup_weight")
+    if isinstance(weight, Ramp):
+        method.setdefault("unsup_weight", asdict(weight))
     for policy in _adaptive(method):
         policy.setdefault("decay", inspect.signature(ClassAdaptive).parameters["decay"].default)
 
 
-def _default(registry: Registry, spec: Mapping[str, Any], option: str) -> Any:
-    """An option's default in the class that a config names; None where it has none."""
-    with mistakes_in_config():
-        kind = registry.get(spec["type"])
+def _default(registry: Registry, spec: Any, option: str) -> Any:
+    """An option's default in the class that a part of a config names; None where it has none."""
+    kind = registry.get(spec["type"]) if spec and spec.get("type") else None
     parameter = inspect.signature(kind).parameters.get(option) if kind is not None else None
     return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
