@@ -27,6 +27,12 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         metavar="PATH",
         help="go on from the work dir's last checkpoint, or from PATH",
     )
+    parser.add_argument(
+        "--scale-to",
+        metavar="WORLDxLABELED+UNLABELED",
+        help="train on WORLD processes with so many images each, rate and schedule scaled from the config's "
+        "size, such as 2x1+4; see docs/cluster.md",
+    )
     parser.add_argument("--amp", action="store_true", help="mixed precision")
     parser.add_argument("--seed", type=int, help="default: the config's")
     parser.add_argument(
@@ -57,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         launcher=arguments.launcher,
         options=arguments.cfg_options,
+        scale_to=arguments.scale_to,
     )
     return 75 if result["status"] == "stopped" else 0
 

@@ -15,7 +15,7 @@ from ssod.errors import UserError
 # What mmengine's Runner or a part of ours reads. Any other name must be a helper variable.
 KNOWN_NAMES = frozenset(
     (
-        *("model", "load_from", "stages", "data_policy"),
+        *("model", "load_from", "stages", "data_policy", "written_for"),
         *("train_dataloader", "val_dataloader", "test_dataloader"),
         *("train_cfg", "val_cfg", "val_evaluator", "test_evaluator"),
         *("optim_wrapper", "param_scheduler", "auto_scale_lr"),

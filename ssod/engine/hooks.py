@@ -60,9 +60,9 @@ class SemiHook(Hook):  # type: ignore[misc]
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Lets the teacher follow an optimizer step, never a skipped one."""
+        """Lets the teacher follow an optimizer step, never a skipped one; its number counts those alone."""
         if self.stepped:
-            unwrap(runner.model).after_step(runner.iter)
+            unwrap(runner.model).after_step(runner.iter // runner.optim_wrapper._accumulative_counts)
         self.stepped = False
 
 

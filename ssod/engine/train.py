@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import get_world_size, is_main_process
 
 from ssod.engine import checkpoints, result
 from ssod.engine.bad_images import BadImages
@@ -27,6 +27,7 @@ from ssod.engine.runner import (
     build_runner,
     warnings_to_log,
 )
+from ssod.engine.scaling import at_size
 from ssod.engine.stop import StopSignal
 from ssod.errors import UserError
 from ssod.registry import register_all_modules
@@ -40,11 +41,12 @@ def train(
     seed: int | None = None,
     launcher: str | None = None,
     options: Mapping[str, Any] | None = None,
+    scale_to: str | None = None,
 ) -> dict[str, Any]:
     """The run's result, as in result.json; its status is "done" or "stopped" (by a signal).
 
     resume: True goes on from the work dir's last checkpoint, or begins where there is none; a path
-    goes on from that file · options: what `--cfg-options` gives.
+    goes on from that file · options: what `--cfg-options` gives · scale_to: `--scale-to`, such as "2x1+4".
 
     Raises UserError for bad input, DivergedError for values that stay not finite.
     """
@@ -62,6 +64,9 @@ def train(
         config.pop("work_dir", None)
         config.launcher = choose_launcher(launcher or config.get("launcher"))
         start_processes(config.launcher)
+        config, said = at_size(config, scale_to, options or {}, get_world_size())
+        if said and is_main_process():
+            print(said)
         if "stages" in config:
             # Late: it brings mmdet's datasets, whose greetings register_all_modules keeps off the console.
             from ssod.engine.stages import train_stages

@@ -1,5 +1,6 @@
 """BCCD on two CPU cores: 1,500 iterations of SGD, two drops of the rate."""
 
+written_for = dict(world_size=1)  # processes; `--scale-to` scales from there
 train_cfg = dict(type="SemiTrainLoop", max_iters=1500, val_interval=300)
 val_cfg = dict(type="SemiValLoop")
 optim_wrapper = dict(

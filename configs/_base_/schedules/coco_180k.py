@@ -5,6 +5,9 @@ too), mmdet's config in float32 unless `--amp` is given; evaluation every 4,000 
 Neither clips gradients.
 """
 
+# The processes that rate and schedule are written for, 8 GPUs in the released code and the paper. How many
+# images each has, the samplers say. `--scale-to` scales from there.
+written_for = dict(world_size=8)
 train_cfg = dict(type="SemiTrainLoop", max_iters=180_000, val_interval=5_000)
 val_cfg = dict(type="SemiValLoop")
 optim_wrapper = dict(

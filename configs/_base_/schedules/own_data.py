@@ -4,6 +4,7 @@ Not a measured recipe. It keeps the proportions of bccd.py, whose results are in
 0.01 for 8 x (1 + 4) images scaled to one GPU.
 """
 
+written_for = dict(world_size=1)  # processes; `--scale-to` scales from there
 train_cfg = dict(type="SemiTrainLoop", max_iters=10_000, val_interval=1_000)
 val_cfg = dict(type="SemiValLoop")
 optim_wrapper = dict(

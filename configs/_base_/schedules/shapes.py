@@ -1,5 +1,6 @@
 """Drawn shapes from random weights on two CPU cores: 1,800 iterations of AdamW, flat, then a cosine."""
 
+written_for = dict(world_size=1)  # processes; `--scale-to` scales from there
 train_cfg = dict(type="SemiTrainLoop", max_iters=1800, val_interval=300)
 val_cfg = dict(type="SemiValLoop")
 optim_wrapper = dict(

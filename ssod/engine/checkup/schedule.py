@@ -37,8 +37,8 @@ def learning_rate(setup: Setup) -> Iterator[Finding]:
             "optim_wrapper.optimizer.lr",
             f"{rate:g} with {images} images a step; the published {PUBLISHED_RATE:g} at {PUBLISHED_IMAGES} "
             f"scales to {expected:.2g}: {effect}",
-            f"set it to about {expected:.2g}, or train with the published batch; --world-size says how many "
-            "processes will train",
+            f"set it to about {expected:.2g}; a recipe for another number of images is scaled as a whole by "
+            "tools/train.py --scale-to; --world-size says how many processes will train",
             ratio=ratio,
         )
 
