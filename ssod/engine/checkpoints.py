@@ -109,7 +109,7 @@ class Checkpoints(Hook):  # type: ignore[misc]
             "time": time.strftime("%Y%m%d_%H%M%S"),
             "mmengine_version": mmengine.__version__,
             "dataset_meta": dict(getattr(runner.train_dataloader.dataset, "metainfo", {})),
-            "size": vars(resume.Size.of(runner)),
+            "size": vars(resume.size_of(runner)),
         }
         hub = runner.message_hub.state_dict()
         info = {key: value for key, value in hub["runtime_info"].items() if key != "cfg"}

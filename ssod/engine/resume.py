@@ -1,30 +1,17 @@
 """What a checkpoint holds beside mmengine's keys, so that a run goes on to the bit, or on other processes."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 
 from ssod.engine import random_state
+from ssod.engine.step_size import Size
 from ssod.errors import UserError
 
 
-@dataclass(frozen=True)
-class Size:
-    """How many images an iteration sees: `images` in each of `processes`."""
-
-    processes: int
-    images: int
-
-    @property
-    def total(self) -> int:
-        """Images of all processes."""
-        return self.processes * self.images
-
-    @staticmethod
-    def of(runner: Any) -> "Size":
-        """That of a run."""
-        return Size(get_world_size(), getattr(runner.train_dataloader, "batch_size", None) or 1)
+def size_of(runner: Any) -> Size:
+    """How many images go into an iteration of a run."""
+    return Size.of(runner.cfg, get_world_size())
 
 
 def capture(runner: Any, iteration: int) -> dict[str, Any]:
@@ -49,28 +36,29 @@ def take_up(runner: Any, checkpoint: dict[str, Any]) -> None:
     loop = runner.train_loop
     loop.sampler_state = checkpoint.get("sampler")
     states = checkpoint.get("random_state")
-    before = Size(**checkpoint["meta"]["size"]) if "size" in checkpoint["meta"] else Size.of(runner)
-    now = Size.of(runner)
-    if before.processes == now.processes:
+    now, saved = size_of(runner), checkpoint["meta"].get("size")
+    before = now if saved is None else Size(**{**saved, "counts": tuple(saved["counts"])})
+    if before.world_size == now.world_size:
         loop.random_state = states[get_rank()] if isinstance(states, list) else states
-    if before != now:
+    if (before.world_size, before.counts) != (now.world_size, now.counts):
         _move(runner, checkpoint, before, now)
 
 
 def _move(runner: Any, checkpoint: dict[str, Any], before: Size, now: Size) -> None:
     """Brings a checkpoint to the iteration at which this run will have seen as many images."""
     meta, info = checkpoint["meta"], checkpoint["message_hub"]["runtime_info"]
-    iteration = round(meta["iter"] * before.total / now.total)
+    steps = round(meta["iter"] * before.an_iteration / now.a_step)
+    iteration = steps * now.accumulative_counts
     if iteration >= runner.max_iters:
         raise UserError(
-            f"checkpoint {runner._load_from} has seen {meta['iter'] * before.total} images, and this "
-            f"config's {runner.max_iters} iterations of {_words(now)} see no more: give --scale-to or raise "
+            f"checkpoint {runner._load_from} has seen {meta['iter'] * before.an_iteration} images, and this "
+            f"config's {runner.max_iters} iterations of {now} images see no more: give --scale-to or raise "
             "train_cfg.max_iters"
         )
     runner.moved = (meta["iter"], iteration)
     if info.get("validated_iter") == meta["iter"]:
         info["validated_iter"] = iteration
-    if before.total != now.total:
+    if before.an_iteration != now.an_iteration:
         for _ in range(iteration):
             for scheduler in runner.param_schedulers or ():
                 scheduler.step()
@@ -79,14 +67,10 @@ def _move(runner: Any, checkpoint: dict[str, Any], before: Size, now: Size) -> N
         for saved, group in zip(checkpoint["optimizer"]["param_groups"], fresh, strict=True):
             saved.update({key: value for key, value in group.items() if key != "params"})
     text = (
-        f"resumed with {_words(now)} an iteration, where the checkpoint had {_words(before)}: iteration "
-        f"{meta['iter']} becomes {iteration}, at {iteration * now.total} images seen; not to the bit what it "
-        "would have been, and the learning rate is this config's (--scale-to fits it)"
+        f"resumed with {now} images an iteration, where the checkpoint had {before}: iteration "
+        f"{meta['iter']} becomes {iteration}, at {iteration * now.an_iteration} images seen; not to the bit "
+        "what it would have been, and the learning rate is this config's (--scale-to fits it)"
     )
     meta["iter"] = iteration
     runner.logger.warning(text)
     runner.call_hook("after_notice", text=text)
-
-
-def _words(size: Size) -> str:
-    return f"{size.processes} x {size.images} images"

@@ -129,7 +129,7 @@ def test_ours_hold_values_only(toy_config: Config, tmp_path: Path) -> None:
         assert {"meta", "state_dict", "message_hub"} <= content.keys()
     content = torch.load(tmp_path / "checkpoints" / "last.pth", weights_only=True)
     assert {"optimizer", "param_schedulers", "random_state", "scalars"} <= content.keys()
-    assert content["meta"]["size"] == {"processes": 1, "images": 2}
+    assert content["meta"]["size"] == {"world_size": 1, "counts": (2,), "accumulative_counts": 1}
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "text"])

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from ssod.engine.resume import Size
 from ssod.engine.train import train
 from ssod.errors import UserError
 
@@ -19,10 +18,6 @@ BIG = {"train_dataloader.batch_size": 4, "train_cfg.max_iters": 3}  # 12 images 
 def last(work_dir: Path) -> dict[str, Any]:
     content: dict[str, Any] = torch.load(work_dir / "checkpoints" / "last.pth", weights_only=True)
     return content
-
-
-def test_images_of_an_iteration() -> None:
-    assert Size(8, 5).total == 40
 
 
 def test_half_the_images_twice_the_iterations(toy_config: Config, tmp_path: Path, capfd: Any) -> None:
@@ -64,8 +59,6 @@ def test_the_rate_is_the_one_of_a_run_that_was_never_stopped(toy_config: Config,
 def test_a_schedule_that_is_over_is_refused(toy_config: Config, tmp_path: Path) -> None:
     train(toy_config(), work_dir=tmp_path, options=BIG)
     before = (tmp_path / "result.json").read_bytes()
-    with pytest.raises(
-        UserError, match=r"has seen 12 images, and this config's 6 iterations of 1 x 2 images"
-    ):
+    with pytest.raises(UserError, match=r"has seen 12 images, and this config's 6 iterations of 1x2 images"):
         train(toy_config(), work_dir=tmp_path, resume=True, options={"train_cfg.max_iters": 6})
     assert (tmp_path / "result.json").read_bytes() == before

@@ -113,4 +113,4 @@ def test_one_process_goes_on_where_two_have_been(registered: None, tmp_path: Pat
     )
     assert said is not None and [int(each) for each in said.groups()] == [8, 16, 64]
     assert last(run)["meta"]["iter"] == STEPS
-    assert last(run)["meta"]["size"] == {"processes": 1, "images": 4}
+    assert last(run)["meta"]["size"]["world_size"] == 1
