@@ -1,7 +1,8 @@
 """The processes of a run: which launcher started them, how they find each other, what one does for all."""
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -33,19 +34,52 @@ def start_processes(launcher: str) -> None:
     """Joins the processes that the launcher started: over nccl with GPUs, over gloo without."""
     if launcher == "none" or is_distributed():
         return
-    if torch.cuda.is_available():
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if launcher == "slurm":  # not mmengine's own start: see slurm_variables
+        ours = slurm_variables(os.environ)
+        if gpus:  # a task that was given a GPU of its own sees no other, and calls it 0
+            ours["LOCAL_RANK"] = str(int(ours["LOCAL_RANK"]) % gpus)
+        os.environ.update(ours)
+        launcher = "pytorch"
+    if gpus:
         init_dist(launcher, backend="nccl")
         return
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    if launcher == "slurm":  # mmengine's own start needs a GPU
-        slurm = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-        os.environ.update({ours: os.environ[theirs] for ours, theirs in zip(names, slurm, strict=True)})
-        os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
-        os.environ.setdefault("MASTER_PORT", "29500")
-    missing = [name for name in names if name not in os.environ]
+    missing = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name not in os.environ]
     if missing:
         raise UserError(f"--launcher {launcher}: {missing[0]} is not set; start with torchrun or srun")
     torch.distributed.init_process_group("gloo")
+
+
+def slurm_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """What torchrun would set for this task of a SLURM step: RANK ... MASTER_PORT.
+
+    The step's numbers, not the job's. The processes meet where the first task runs: on the step's first
+    node, which is not always the job's first nor the one that srun was typed on. mmengine asks `scontrol`
+    for the job's, which containers lack, and always takes port 29500, on which two jobs of a node collide.
+    MASTER_ADDR and MASTER_PORT stay where they are set. UserError outside of a step.
+    """
+    theirs = dict(
+        RANK="SLURM_PROCID",
+        WORLD_SIZE="SLURM_STEP_NUM_TASKS",
+        LOCAL_RANK="SLURM_LOCALID",
+        MASTER_ADDR="SLURM_STEP_NODELIST",
+        JOB="SLURM_JOB_ID",
+        STEP="SLURM_STEP_ID",
+    )
+    missing = [name for name in theirs.values() if name not in environment]
+    if missing:
+        raise UserError(f"--launcher slurm: {missing[0]} is not set; start with srun")
+    found = {ours: environment[name] for ours, name in theirs.items()}
+    # Below what a system takes for its own connections (Linux: 32768 and up).
+    port = 10_000 + (int(found.pop("JOB")) + 4_999 * int(found.pop("STEP"))) % 20_000
+    found["MASTER_ADDR"] = environment.get("MASTER_ADDR") or first_host(found["MASTER_ADDR"])
+    found["MASTER_PORT"] = environment.get("MASTER_PORT") or str(port)
+    return found
+
+
+def first_host(nodes: str) -> str:
+    """The first host of SLURM's list of nodes: "gpu007" of "gpu[007-012,031],login1"."""
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", nodes).split(",")[0]
 
 
 def on_main(work: Callable[[], Any]) -> Any:
