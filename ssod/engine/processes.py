@@ -1,10 +1,12 @@
 """The processes of a run: which launcher started them, how they find each other, what one does for all."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import (
     all_gather_object,
     broadcast_object_list,
@@ -14,6 +16,9 @@ from mmengine.dist import (
 )
 
 from ssod.errors import UserError
+
+PATIENCE = 1800.0  # seconds; process 0 evaluates a large validation set while the others wait
+GRACE = 30.0  # seconds by which an exchange outlasts the rank watch, which knows more
 
 
 def choose_launcher(wanted: str | None = None) -> str:
@@ -29,12 +34,30 @@ def choose_launcher(wanted: str | None = None) -> str:
     return "none"
 
 
-def start_processes(launcher: str) -> None:
-    """Joins the processes that the launcher started: over nccl with GPUs, over gloo without."""
+def patience(config: Config) -> float:
+    """Seconds without progress after which a run ends: `env_cfg.dist_cfg.timeout`; UserError for others."""
+    given: Mapping[str, Any] = (config.get("env_cfg") or {}).get("dist_cfg") or {}
+    unknown = sorted(set(given) - {"timeout"})
+    if unknown:
+        raise UserError(
+            f"env_cfg.dist_cfg has no option {unknown[0]!r}; its only one is timeout, in seconds (the "
+            "backend is nccl with GPUs, gloo without)"
+        )
+    seconds = given.get("timeout", PATIENCE)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+        raise UserError(f"env_cfg.dist_cfg.timeout is {seconds!r}; give a number of seconds above 0")
+    return float(seconds)
+
+
+def start_processes(launcher: str, timeout: float = PATIENCE) -> None:
+    """Joins the processes that the launcher started: over nccl with GPUs, over gloo without.
+
+    timeout: seconds, see `patience`; an exchange between processes fails `GRACE` later.
+    """
     if launcher == "none" or is_distributed():
         return
     if torch.cuda.is_available():
-        init_dist(launcher, backend="nccl")
+        init_dist(launcher, backend="nccl", timeout=timeout + GRACE)
         return
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if launcher == "slurm":  # mmengine's own start needs a GPU
@@ -45,7 +68,16 @@ def start_processes(launcher: str) -> None:
     missing = [name for name in names if name not in os.environ]
     if missing:
         raise UserError(f"--launcher {launcher}: {missing[0]} is not set; start with torchrun or srun")
-    torch.distributed.init_process_group("gloo")
+    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=timeout + GRACE))
+
+
+def was_restarted() -> bool:
+    """Whether torchrun has restarted the run, on every process alike.
+
+    An agent that joins later has not restarted its own processes, so any process's count will do.
+    """
+    counts: list[int] = all_gather_object(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
+    return max(counts) > 0
 
 
 def on_main(work: Callable[[], Any]) -> Any:
