@@ -43,6 +43,6 @@ def check_equal_on_ranks(module: nn.Module, what: str) -> None:
     ranks = [str(rank) for rank, each in enumerate(table[:, first]) if each != table[0, first]]
     raise RunError(
         f"{what}: {list(state)[first]} and {int(different.sum()) - 1} more of {len(state)} tensors are not "
-        f"the same on process 0 and process {', '.join(ranks)}: go on from the last checkpoint with --resume, and look for "
-        "code that draws or counts for itself on each process"
+        f"the same on process 0 and process {', '.join(ranks)}: go on from the last checkpoint with "
+        "--resume, and look for code that draws or counts for itself on each process"
     )

@@ -220,7 +220,8 @@ def watched(timeout: float) -> Iterator[RankWatch]:
             raise
         line = error.one_line if isinstance(error, UserError) else _first_line(error)
         cause = watch.cause() if _of_an_exchange(error) else None
-        watch.end(f"{type(error).__name__}: {line}" if cause is None else LOST)
+        own = f"ended after iteration {watch.at[0]}: {type(error).__name__}: {line}"
+        watch.end(own if cause is None else LOST)
         watch.linger()
         if cause is None:
             raise

@@ -23,7 +23,7 @@ class Sign:
     place: "host, pid 123" · number: of the sign · iteration: finished ones · phase, doing: since then, as a
     number that grows and in words · still: seconds without progress · where: the line of Python it is at ·
     waits: whether it exchanges something with the others there · end: "" while it lives, "done", "lost"
-    (others brought it down), or what ended it.
+    (others brought it down), or what happened: "ended after iteration 3: OSError: ...".
     """
 
     rank: int
@@ -55,7 +55,7 @@ def ended(signs: Sequence[Sign]) -> str | None:
     """A sentence on the first process that ended by itself before its time, None if there is none."""
     for sign in signs:
         if sign.end not in (*FINE, LOST):
-            return f"{sign.name} ended after iteration {sign.iteration}: {sign.end}"
+            return f"{sign.name} {sign.end}"
     return None
 
 
@@ -64,8 +64,8 @@ def silent(before: Sequence[Sign], now: Sequence[Sign]) -> str | None:
     for old, new in zip(before, now, strict=True):
         if new.number == old.number and not new.end:
             return (
-                f"{new.name} is gone or stopped: it gives no sign of life, had finished iteration "
-                f"{new.iteration} and was {new.doing}"
+                f"{new.name} is gone or stopped: its last sign of life is from iteration {new.iteration}, "
+                f"{new.doing}"
             )
     return None
 
