@@ -19,8 +19,10 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ssod.engine.evaluate import prints_to
+from ssod.engine.loader_workers import outlive_signals
 from ssod.engine.mistakes import mistakes_in_config
 
 LOG = "train.log"
@@ -80,6 +82,14 @@ class SemiRunner(Runner):  # type: ignore[misc]
                 find_unused_parameters=self.cfg.get("find_unused_parameters", False),
             )
         return wrapped
+
+    @staticmethod
+    def build_dataloader(dataloader: Any, *words: Any, **options: Any) -> DataLoader[Any]:
+        """The loader of a config; its workers leave signals to their process."""
+        loader: DataLoader[Any] = Runner.build_dataloader(dataloader, *words, **options)
+        if not isinstance(dataloader, DataLoader):
+            outlive_signals(loader)
+        return loader
 
     def dump_config(self) -> None:
         """Writes the resolved config to `config.py`, from which the run can be repeated."""

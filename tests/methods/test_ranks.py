@@ -1,4 +1,4 @@
-"""Every method on two processes: one forward a step, the same losses by name, teachers alike and untouched."""
+"""Every method on two processes: one forward a step, losses alike by name, teachers alike and untouched."""
 
 from __future__ import annotations
 

@@ -39,6 +39,7 @@ class Ready(nn.Module):
 def batch_of(step: int) -> Any:
     """A step's images and labels, of all processes."""
     from reference import detectors
+
     from ssod.models.views import SemiBatch
 
     labeled, weak, strong = (detectors.view(SIZES, seed=3 * step + which) for which in range(3))
@@ -94,6 +95,7 @@ def in_float64() -> None:
 def train(method: str, steps: int = 20) -> dict[str, Any]:
     """The losses of every step on this process, and a digest of the teacher after the last."""
     from reference import detectors
+
     from ssod.engine.equality import check_equal_on_ranks
     from ssod.engine.optim import GuardedOptimWrapper
 

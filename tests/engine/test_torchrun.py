@@ -110,7 +110,8 @@ def test_a_lost_agent_is_replaced_and_the_run_finishes(agent: Agent, tmp_path: P
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_to_the_agent_reaches_the_processes(agent: Agent, tmp_path: Path, name: str) -> None:
     """They write a checkpoint and end with 75; torchrun itself ends with 1."""
-    torchrun = agent("log", "--standalone", "--nproc-per-node=2", TOY_SECONDS="1")
+    words = ("--cfg-options", "train_dataloader.num_workers=2")
+    torchrun = agent("log", "--standalone", "--nproc-per-node=2", words=words, TOY_SECONDS="1")
     wait_for((tmp_path / "run" / "checkpoints" / "last.pth").exists, "checkpoint")
     torchrun.send_signal(getattr(signal, name))
     code, said = torchrun.wait(timeout=100), (tmp_path / "log.log").read_text()
