@@ -1,6 +1,7 @@
 """Watching the processes of a run: one that dies or hangs ends all of them, with one line that names it."""
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -16,7 +17,7 @@ from mmengine.dist import barrier, get_rank, get_world_size
 from mmengine.hooks import Hook
 
 from ssod.engine.processes import on_main
-from ssod.engine.signs import LOST, Board, Sign, behind, ended, silent, whereabouts
+from ssod.engine.signs import DONE, LOST, Board, Sign, behind, ended, silent, whereabouts
 from ssod.errors import RunError, UserError
 
 LONGEST_INTERVAL = 2.0  # seconds between two signs of life
@@ -54,6 +55,8 @@ class RankWatch(Hook):  # type: ignore[misc]
         self.sign = Sign(get_rank(), f"{socket.gethostname()}, pid {os.getpid()}")
         self.at = (0, 0, "starting")  # iteration, phase, doing: all at once, another thread reads them
         self.armed = False  # inside of training
+        self.lost = False  # through another process
+        self.terminates: Any = None  # what SIGTERM did before it was ignored
         self.board: Board | None = None
         self.closing = threading.Event()
         self.main_thread = threading.get_ident()
@@ -186,12 +189,39 @@ class RankWatch(Hook):  # type: ignore[misc]
             f"more, after iteration {self.at[0]}"
         )
 
-    def end(self, how: str) -> None:
+    def explain(self, error: BaseException) -> BaseException:
+        """The error itself, or the RunError that names the process which made an exchange fail.
+
+        From here on SIGTERM is ignored: torchrun sends it as soon as one process has died, and would cut
+        off the last words of the others (which it kills, if need be, 30 s later).
+        """
+        if self.board is None or not _of_an_exchange(error):
+            return error
+        if threading.current_thread() is threading.main_thread():
+            self.terminates = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        cause = self.cause()
+        if cause is None:
+            return error
+        self.lost, explained = True, RunError(cause + ADVICE)
+        explained.__cause__ = error
+        return explained
+
+    def end(self, error: BaseException | None = None) -> None:
         """Leaves word of how this process ended, once the thread has stopped."""
         self.closing.set()
         if self.board is not None:
             self.thread.join(4 * self.interval)
-            self._tell(self.sign.still, how)
+            self._tell(self.sign.still, self._last_words(error))
+            if error is not None:
+                self.linger()
+        if self.terminates is not None:
+            signal.signal(signal.SIGTERM, self.terminates)
+
+    def _last_words(self, error: BaseException | None) -> str:
+        if error is None or self.lost:
+            return LOST if self.lost else DONE
+        line = error.one_line if isinstance(error, UserError) else _first_line(error)
+        return f"ended after iteration {self.at[0]}: {type(error).__name__}: {line}"
 
     def linger(self) -> None:
         """Waits until the others have ended, too, if they read their signs from this process."""
@@ -215,18 +245,13 @@ def watched(timeout: float) -> Iterator[RankWatch]:
     watch.start()
     try:
         yield watch
-    except BaseException as error:
-        if watch.board is None:
+    except BaseException as raised:
+        error = watch.explain(raised)
+        watch.end(error)
+        if error is raised:
             raise
-        line = error.one_line if isinstance(error, UserError) else _first_line(error)
-        cause = watch.cause() if _of_an_exchange(error) else None
-        own = f"ended after iteration {watch.at[0]}: {type(error).__name__}: {line}"
-        watch.end(own if cause is None else LOST)
-        watch.linger()
-        if cause is None:
-            raise
-        raise RunError(cause + ADVICE) from error
-    watch.end("done")
+        raise error from raised
+    watch.end()
 
 
 def _of_an_exchange(error: BaseException) -> bool:

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 SECONDS_TO_ANSWER = 10  # of the store, before it counts as gone
-FINE = ("", "done")  # ends that are nobody's fault
-LOST = "lost"  # the end of a process that others brought down
+DONE, LOST = "done", "lost"  # ends that are not a process's own fault; others brought down the lost ones
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Sign:
 def ended(signs: Sequence[Sign]) -> str | None:
     """A sentence on the first process that ended by itself before its time, None if there is none."""
     for sign in signs:
-        if sign.end not in (*FINE, LOST):
+        if sign.end not in ("", DONE, LOST):
             return f"{sign.name} {sign.end}"
     return None
 

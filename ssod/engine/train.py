@@ -172,10 +172,13 @@ def _run(recorder: Recorder, config: Config, source: str | None, watch: RankWatc
                 runner.train()
             finally:
                 runner.close_log()
-    except BaseException as error:
+    except BaseException as raised:
         reporter.close()
+        error = watch.explain(raised)
         recorder.fail(error)
-        raise
+        if error is raised:
+            raise
+        raise error from raised
     reporter.close()
     recorder.write("stopped" if stop.stopped else "done")
     if is_main_process():

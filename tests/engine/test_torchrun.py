@@ -84,7 +84,8 @@ def test_without_restarts_the_run_fails_and_says_which_process(agent: Agent, tmp
     code, said = torchrun.wait(timeout=400), (tmp_path / "log.log").read_text()
     assert code == 1, said
     assert "error: process 1 (" in said and "go on with --resume" in said
-    assert result_of(tmp_path / "run")["status"] == "failed"
+    result = result_of(tmp_path / "run")
+    assert result["status"] == "failed" and result["error"].startswith("RunError: process 1 (")
 
 
 def test_a_lost_agent_is_replaced_and_the_run_finishes(agent: Agent, tmp_path: Path) -> None:
