@@ -57,7 +57,7 @@ def start_processes(launcher: str, timeout: float = PATIENCE) -> None:
     if launcher == "none" or is_distributed():
         return
     if torch.cuda.is_available():
-        init_dist(launcher, backend="nccl", timeout=timeout + GRACE)
+        init_dist(launcher, backend="nccl", timeout=timeout + GRACE, **_meeting_after_a_restart())
         return
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if launcher == "slurm":  # mmengine's own start needs a GPU
@@ -68,7 +68,26 @@ def start_processes(launcher: str, timeout: float = PATIENCE) -> None:
     missing = [name for name in names if name not in os.environ]
     if missing:
         raise UserError(f"--launcher {launcher}: {missing[0]} is not set; start with torchrun or srun")
-    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=timeout + GRACE))
+    torch.distributed.init_process_group(
+        "gloo", timeout=timedelta(seconds=timeout + GRACE), **_meeting_after_a_restart()
+    )
+
+
+def _meeting_after_a_restart() -> dict[str, Any]:
+    """Where processes meet that torchrun has restarted, for init_process_group; {} for its own way.
+
+    torchrun's agent keeps its store over restarts, and with it the addresses of the processes that are no
+    more: who reads them before they are written anew is refused. A prefix for each life keeps them apart.
+    Agents on several machines may count differently; there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 helps.
+    """
+    environment = os.environ
+    life = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    kept = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if life == "0" or not kept or environment.get("GROUP_WORLD_SIZE") != "1":
+        return {}
+    distributed: Any = torch.distributed
+    store, rank, world_size = next(distributed.rendezvous("env://"))
+    return dict(store=distributed.PrefixStore(f"life/{life}", store), rank=rank, world_size=world_size)
 
 
 def was_restarted() -> bool:

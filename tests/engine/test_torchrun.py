@@ -88,9 +88,16 @@ def test_without_restarts_the_run_fails_and_says_which_process(agent: Agent, tmp
     assert result["status"] == "failed" and result["error"].startswith("RunError: process 1 (")
 
 
-def test_a_lost_agent_is_replaced_and_the_run_finishes(agent: Agent, tmp_path: Path) -> None:
-    """Two machines on loopback; the second is lost with its process, and another takes its place."""
+def test_a_lost_agent_is_replaced_and_the_run_finishes(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines on loopback; the second is lost with its process, and another takes its place.
+
+    The variable makes torchrun publish a new meeting point for each round: without it, the newcomer looks for
+    one that the first agent never writes again (seen with torch 2.15).
+    """
     meeting = f"127.0.0.1:{ranks.free_port()}"
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     options = ("--nnodes=2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-backend=c10d")
     where = (f"--rdzv-endpoint={meeting}", "--rdzv-id=toy")
     first = agent("first", *options, *where, "--rdzv-conf=is_host=1", TOY_SECONDS="1")
