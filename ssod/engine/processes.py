@@ -34,7 +34,7 @@ def choose_launcher(wanted: str | None = None) -> str:
     return "none"
 
 
-def patience(config: Config) -> float:
+def timeout_of(config: Config) -> float:
     """Seconds without progress after which a run ends: `env_cfg.dist_cfg.timeout`; UserError for others."""
     given: Mapping[str, Any] = (config.get("env_cfg") or {}).get("dist_cfg") or {}
     unknown = sorted(set(given) - {"timeout"})
@@ -52,7 +52,7 @@ def patience(config: Config) -> float:
 def start_processes(launcher: str, timeout: float = PATIENCE) -> None:
     """Joins the processes that the launcher started: over nccl with GPUs, over gloo without.
 
-    timeout: seconds, see `patience`; an exchange between processes fails `GRACE` later.
+    timeout: seconds, see `timeout_of`; an exchange between processes fails `GRACE` later.
     """
     if launcher == "none" or is_distributed():
         return

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ssod.errors import UserError
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
+ORPHANS_END = 15.0  # seconds after which a killed run's loader workers are gone, too: torch looks every 5
 OUTPUTS = (RESULT, METRICS, "config.py", "curves.png", "train.log", FOLDER, "pseudo_labels")
 
 
@@ -72,18 +74,25 @@ def check_free(work_dir: Path, resume: bool) -> None:
         )
 
 
-def lock(work_dir: Path) -> Any:
-    """An open file that keeps other runs out of the work dir until it is closed."""
+def lock(work_dir: Path, patience: float = 0.0) -> Any:
+    """An open file that keeps other runs out of the work dir until it is closed.
+
+    patience: seconds to wait for it; the loader workers of a killed run hold its lock until they notice.
+    """
     work_dir.mkdir(parents=True, exist_ok=True)
-    file = open(work_dir / LOCK, "w")  # noqa: SIM115  open as long as the run
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise UserError(
-            f"another run is writing to work dir {work_dir} now: choose another --work-dir"
-        ) from None
-    return file
+    file, limit = open(work_dir / LOCK, "w"), time.monotonic() + patience  # noqa: SIM115  as long as the run
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except OSError:
+            if time.monotonic() < limit:
+                time.sleep(0.2)
+                continue
+            file.close()
+            raise UserError(
+                f"another run is writing to work dir {work_dir} now: choose another --work-dir"
+            ) from None
 
 
 def clear(work_dir: Path) -> None:

@@ -50,7 +50,8 @@ def train_stages(
         )
     plan = Plan.of(config)
     on_main(lambda: _check_work_dir(work_dir, resume))
-    held = result.lock(work_dir) if is_main_process() else None
+    patience = result.ORPHANS_END if resume else 0.0
+    held = result.lock(work_dir, patience) if is_main_process() else None
     try:
         return _Run(work_dir, config, config_path, resume, plan, train_one).run()
     finally:

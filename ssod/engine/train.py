@@ -25,8 +25,8 @@ from ssod.engine.processes import (
     choose_launcher,
     on_all,
     on_main,
-    patience,
     start_processes,
+    timeout_of,
     was_restarted,
 )
 from ssod.engine.rank_watch import RankWatch, watched
@@ -70,8 +70,8 @@ def train(
         place = Path(work_dir or config.get("work_dir") or default_work_dir(config_path))
         config.pop("work_dir", None)
         config.launcher = choose_launcher(launcher or config.get("launcher"))
-        start_processes(config.launcher, patience(config))
-        with watched(patience(config)) as watch:
+        start_processes(config.launcher, timeout_of(config))
+        with watched(timeout_of(config)) as watch:
             train_in = partial(_train_in, watch=watch)
             if was_restarted():
                 resume = _after_restart(place, resume)
@@ -107,7 +107,8 @@ def _train_in(
         if is_main_process():
             print(f"nothing to do: the {config.train_cfg.max_iters} iterations of {work_dir} are done")
         return result.read_result(work_dir) or {}
-    held = result.lock(work_dir) if is_main_process() else None
+    patience = result.ORPHANS_END if source is not None else 0.0
+    held = result.lock(work_dir, patience) if is_main_process() else None
     try:
         if source is None and is_main_process():
             result.clear(work_dir)

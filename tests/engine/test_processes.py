@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from reference import ranks
 
-from ssod.engine.processes import GRACE, PATIENCE, choose_launcher, patience, start_processes, was_restarted
+from ssod.engine.processes import GRACE, PATIENCE, choose_launcher, start_processes, timeout_of, was_restarted
 from ssod.engine.train import train
 from ssod.errors import UserError
 
@@ -38,8 +38,8 @@ def test_the_launcher_is_found(
 
 
 def test_patience_is_configured() -> None:
-    assert patience(Config({})) == patience(Config({"env_cfg": {"cudnn_benchmark": True}})) == PATIENCE
-    assert patience(Config({"env_cfg": {"dist_cfg": {"timeout": 90}}})) == 90.0
+    assert timeout_of(Config({})) == timeout_of(Config({"env_cfg": {"cudnn_benchmark": True}})) == PATIENCE
+    assert timeout_of(Config({"env_cfg": {"dist_cfg": {"timeout": 90}}})) == 90.0
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_patience_is_configured() -> None:
 )
 def test_a_wrong_patience_is_one_line(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        patience(Config({"env_cfg": {"dist_cfg": given}}))
+        timeout_of(Config({"env_cfg": {"dist_cfg": given}}))
     assert "\n" not in str(caught.value)
 
 
