@@ -3,9 +3,11 @@
 import os
 import re
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import (
     all_gather_object,
     broadcast_object_list,
@@ -15,6 +17,9 @@ from mmengine.dist import (
 )
 
 from ssod.errors import UserError
+
+PATIENCE = 1800.0  # seconds; process 0 evaluates a large validation set while the others wait
+GRACE = 30.0  # seconds by which an exchange outlasts the rank watch, which knows more
 
 
 def choose_launcher(wanted: str | None = None) -> str:
@@ -30,8 +35,26 @@ def choose_launcher(wanted: str | None = None) -> str:
     return "none"
 
 
-def start_processes(launcher: str) -> None:
-    """Joins the processes that the launcher started: over nccl with GPUs, over gloo without."""
+def timeout_of(config: Config) -> float:
+    """Seconds without progress after which a run ends: `env_cfg.dist_cfg.timeout`; UserError for others."""
+    given: Mapping[str, Any] = (config.get("env_cfg") or {}).get("dist_cfg") or {}
+    unknown = sorted(set(given) - {"timeout"})
+    if unknown:
+        raise UserError(
+            f"env_cfg.dist_cfg has no option {unknown[0]!r}; its only one is timeout, in seconds (the "
+            "backend is nccl with GPUs, gloo without)"
+        )
+    seconds = given.get("timeout", PATIENCE)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+        raise UserError(f"env_cfg.dist_cfg.timeout is {seconds!r}; give a number of seconds above 0")
+    return float(seconds)
+
+
+def start_processes(launcher: str, timeout: float = PATIENCE) -> None:
+    """Joins the processes that the launcher started: over nccl with GPUs, over gloo without.
+
+    timeout: seconds, see `timeout_of`; an exchange between processes fails `GRACE` later.
+    """
     if launcher == "none" or is_distributed():
         return
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -42,12 +65,40 @@ def start_processes(launcher: str) -> None:
         os.environ.update(ours)
         launcher = "pytorch"
     if gpus:
-        init_dist(launcher, backend="nccl")
+        init_dist(launcher, backend="nccl", timeout=timeout + GRACE, **_meeting_after_a_restart())
         return
     missing = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name not in os.environ]
     if missing:
         raise UserError(f"--launcher {launcher}: {missing[0]} is not set; start with torchrun or srun")
-    torch.distributed.init_process_group("gloo")
+    torch.distributed.init_process_group(
+        "gloo", timeout=timedelta(seconds=timeout + GRACE), **_meeting_after_a_restart()
+    )
+
+
+def _meeting_after_a_restart() -> dict[str, Any]:
+    """Where processes meet that torchrun has restarted, for init_process_group; {} for its own way.
+
+    torchrun's agent keeps its store over restarts, and with it the addresses of the processes that are no
+    more: who reads them before they are written anew is refused. A prefix for each life keeps them apart.
+    Agents on several machines may count differently; there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 helps.
+    """
+    environment = os.environ
+    life = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    kept = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if life == "0" or not kept or environment.get("GROUP_WORLD_SIZE") != "1":
+        return {}
+    distributed: Any = torch.distributed
+    store, rank, world_size = next(distributed.rendezvous("env://"))
+    return dict(store=distributed.PrefixStore(f"life/{life}", store), rank=rank, world_size=world_size)
+
+
+def was_restarted() -> bool:
+    """Whether torchrun has restarted the run, on every process alike.
+
+    An agent that joins later has not restarted its own processes, so any process's count will do.
+    """
+    counts: list[int] = all_gather_object(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
+    return max(counts) > 0
 
 
 def slurm_variables(environment: Mapping[str, str]) -> dict[str, str]:

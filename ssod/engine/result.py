@@ -24,6 +24,7 @@ from ssod.errors import UserError
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
+ORPHANS_END = 15.0  # seconds after which a killed run's loader workers are gone, too: torch looks every 5
 OUTPUTS = (RESULT, METRICS, "config.py", "curves.png", "train.log", FOLDER, "pseudo_labels")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,15 @@ from ssod.engine.config import (
 from ssod.engine.console import Reporter, final_report
 from ssod.engine.data_in_use import check_agreement, describe_data
 from ssod.engine.data_policy import DataPolicy
-from ssod.engine.processes import choose_launcher, on_all, on_main, start_processes
+from ssod.engine.processes import (
+    choose_launcher,
+    on_all,
+    on_main,
+    start_processes,
+    timeout_of,
+    was_restarted,
+)
+from ssod.engine.rank_watch import RankWatch, watched
 from ssod.engine.recorder import Recorder
 from ssod.engine.runner import (
     SemiRunner,
@@ -63,20 +72,39 @@ def train(
         place = Path(work_dir or config.get("work_dir") or default_work_dir(config_path))
         config.pop("work_dir", None)
         config.launcher = choose_launcher(launcher or config.get("launcher"))
-        start_processes(config.launcher)
+        start_processes(config.launcher, timeout_of(config))
         config, said = at_size(config, scale_to, options or {}, get_world_size())
         if said and is_main_process():
             print(said)
-        if "stages" in config:
-            # Late: it brings mmdet's datasets, whose greetings register_all_modules keeps off the console.
-            from ssod.engine.stages import train_stages
+        with watched(timeout_of(config)) as watch:
+            train_in = partial(_train_in, watch=watch)
+            if was_restarted():
+                resume = _after_restart(place, resume)
+            if "stages" in config:
+                # Late: it brings mmdet's datasets, whose greetings register_all_modules keeps quiet.
+                from ssod.engine.stages import train_stages
 
-            return train_stages(place, config, config_path, resume, _train_in)
-        return _train_in(place, config, config_path, resume)
+                return train_stages(place, config, config_path, resume, train_in)
+            return train_in(place, config, config_path, resume)
+
+
+def _after_restart(work_dir: Path, resume: bool | str | Path) -> bool | str | Path:
+    """What to resume when torchrun has started the processes again: the work dir's last checkpoint.
+
+    Where there is none yet, what was asked for at first.
+    """
+    if is_main_process():
+        print(f"torchrun restarted the run: it goes on from the last checkpoint in {work_dir}")
+    begun = (work_dir / checkpoints.FOLDER / checkpoints.LAST).exists()
+    return True if begun or isinstance(resume, bool) else resume
 
 
 def _train_in(
-    work_dir: Path, config: Config, config_path: str | Path, resume: bool | str | Path
+    work_dir: Path,
+    config: Config,
+    config_path: str | Path,
+    resume: bool | str | Path,
+    watch: RankWatch,
 ) -> dict[str, Any]:
     """The result of a run in a work dir that is free or may be resumed."""
     source = on_main(lambda: _prepare(work_dir, config, resume))
@@ -84,7 +112,8 @@ def _train_in(
         if is_main_process():
             print(f"nothing to do: the {config.train_cfg.max_iters} iterations of {work_dir} are done")
         return result.read_result(work_dir) or {}
-    held = result.lock(work_dir) if is_main_process() else None
+    patience = result.ORPHANS_END if source is not None else 0.0
+    held = result.lock(work_dir, patience) if is_main_process() else None
     try:
         if source is None and is_main_process():
             result.clear(work_dir)
@@ -92,7 +121,7 @@ def _train_in(
         recorder = Recorder(record, work_dir)
         if source is None:
             recorder.write("running")
-        return _run(recorder, config, source)
+        return _run(recorder, config, source, watch)
     finally:
         if held is not None:
             held.close()
@@ -120,7 +149,7 @@ def _prepare(work_dir: Path, config: Config, resume: bool | str | Path) -> str |
     return str(source)
 
 
-def _run(recorder: Recorder, config: Config, source: str | None) -> dict[str, Any]:
+def _run(recorder: Recorder, config: Config, source: str | None, watch: RankWatch) -> dict[str, Any]:
     """Builds and trains, and leaves result.json with how it ended."""
     # Late: it brings mmdet's datasets, as above.
     from ssod.engine.leak_check import check_leaks
@@ -143,14 +172,19 @@ def _run(recorder: Recorder, config: Config, source: str | None) -> dict[str, An
             runner.register_hook(BadImages(policy, recorder.record))
             runner.register_hook(stop)
             runner.register_hook(recorder)
+            runner.register_hook(watch)
+            watch.on_hang = recorder.fail
             try:
                 runner.train()
             finally:
                 runner.close_log()
-    except BaseException as error:
+    except BaseException as raised:
         reporter.close()
+        error = watch.explain(raised)
         recorder.fail(error)
-        raise
+        if error is raised:
+            raise
+        raise error from raised
     reporter.close()
     recorder.write("stopped" if stop.stopped else "done")
     if is_main_process():

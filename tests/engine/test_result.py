@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,9 @@ def test_two_runs_cannot_write_to_one_work_dir(tmp_path: Path) -> None:
         lock(tmp_path / "run")
     held.close()
     lock(tmp_path / "run").close()
+
+
+def test_a_lock_that_is_given_back_in_time_is_waited_for(tmp_path: Path) -> None:
+    held = lock(tmp_path / "run")
+    threading.Timer(0.5, held.close).start()
+    lock(tmp_path / "run", patience=60.0).close()

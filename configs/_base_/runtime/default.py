@@ -2,7 +2,8 @@
 
 default_scope = "ssod"
 randomness = dict(seed=0)
-env_cfg = dict(cudnn_benchmark=False)
+# Seconds without progress after which a run of several processes ends, naming the one that holds it up.
+env_cfg = dict(cudnn_benchmark=False, dist_cfg=dict(timeout=1800))
 default_hooks = dict(
     runtime_info=dict(type="RuntimeInfo"),
     timer=None,
