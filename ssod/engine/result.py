@@ -4,7 +4,6 @@ import fcntl
 import importlib
 import json
 import math
-import os
 import platform
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from mmengine.dist import get_world_size
 
 import ssod
 from ssod.engine.checkpoints import FOLDER, LAST
+from ssod.engine.writing import naming, replacing
 from ssod.errors import UserError
 
 RESULT = "result.json"
@@ -28,9 +28,8 @@ OUTPUTS = (RESULT, METRICS, "config.py", "curves.png", "train.log", FOLDER, "pse
 
 def write_json(path: Path, content: Any) -> None:
     """Writes the file whole or not at all; a number that is not finite becomes null."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
@@ -105,7 +104,7 @@ class MetricsFile:
     def append(self, kind: str, iteration: int, values: dict[str, Any]) -> None:
         """Adds a line; it is on disk when this returns."""
         line = json.dumps(plain({"kind": kind, "iteration": iteration, **values}), allow_nan=False)
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def records(self, kind: str | None = None) -> list[dict[str, Any]]:
@@ -125,9 +124,8 @@ class MetricsFile:
             return
         limits = {"train": iteration, "val": validated}
         kept = [each for each in self.records() if each["iteration"] <= limits[each["kind"]]]
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        partial.write_text("".join(json.dumps(each) + "\n" for each in kept), encoding="utf-8")
-        os.replace(partial, self.path)
+        with replacing(self.path) as partial:
+            partial.write_text("".join(json.dumps(each) + "\n" for each in kept), encoding="utf-8")
 
 
 def describe(config: Config, config_path: str | Path, device: str) -> dict[str, Any]:

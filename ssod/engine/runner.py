@@ -19,7 +19,9 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
+from torch.utils.data import DataLoader
 
+from ssod.data.workers import SteadyWorker
 from ssod.engine.evaluate import prints_to
 from ssod.engine.mistakes import mistakes_in_config
 
@@ -56,6 +58,14 @@ class SemiRunner(Runner):  # type: ignore[misc]
         warnings_logger.handlers = list(logger.handlers) or [logging.NullHandler()]
         warnings_logger.propagate = False
         return logger
+
+    @staticmethod
+    def build_dataloader(*given: Any, **options: Any) -> DataLoader[Any]:
+        """mmengine's loader, with workers that leave the job's signals to this process."""
+        loader: DataLoader[Any] = Runner.build_dataloader(*given, **options)
+        if not isinstance(loader.worker_init_fn, SteadyWorker):
+            loader.worker_init_fn = SteadyWorker(loader.worker_init_fn)
+        return loader
 
     def build_visualizer(self, visualizer: Any = None) -> Visualizer:
         """The config's visualizer; without one, a visualizer that keeps nothing."""
