@@ -23,7 +23,8 @@ from ssod.errors import UserError
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
-OUTPUTS = (RESULT, METRICS, "config.py", "curves.png", "train.log", FOLDER, "pseudo_labels")
+DIVERGED = "diverged.json"  # what the finite guard knew when it ended the run
+OUTPUTS = (RESULT, METRICS, DIVERGED, "config.py", "curves.png", "train.log", FOLDER, "pseudo_labels")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -143,6 +144,7 @@ def describe(config: Config, config_path: str | Path, device: str) -> dict[str, 
         "world_size": get_world_size(),
         "batch": {"labeled": None, "unlabeled": None},
         "iterations": 0,
+        "bad_steps": 0,
         "images_seen": {"labeled": 0, "unlabeled": 0},
         "seconds": 0.0,
         "split": {},
