@@ -73,9 +73,14 @@ def check_free(work_dir: Path, resume: bool) -> None:
 
 
 def lock(work_dir: Path) -> Any:
-    """An open file that keeps other runs out of the work dir until it is closed."""
-    work_dir.mkdir(parents=True, exist_ok=True)
-    file = open(work_dir / LOCK, "w")  # noqa: SIM115  open as long as the run
+    """An open file that keeps other runs out of the work dir until it is closed; UserError if in use."""
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        file = open(work_dir / LOCK, "w")  # noqa: SIM115  open as long as the run
+    except OSError as error:
+        raise UserError(
+            f"work dir {work_dir} can't be written ({error.strerror}): choose another --work-dir"
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -54,6 +54,9 @@ class SemiRunner(Runner):  # type: ignore[misc]
         self._experiment_name = f"{self._experiment_name}_{time.time_ns()}"
         logger = super().build_logger(log_level, str(Path(self.work_dir, LOG)), **options)
         logger.handlers = [each for each in logger.handlers if isinstance(each, logging.FileHandler)]
+        for handler in logger.handlers:
+            # Python prints a traceback where a line can't be written; whatever matters fails by itself.
+            handler.handleError = _lose_line
         warnings_logger = logging.getLogger("py.warnings")
         warnings_logger.handlers = list(logger.handlers) or [logging.NullHandler()]
         warnings_logger.propagate = False
@@ -128,7 +131,8 @@ class SemiRunner(Runner):  # type: ignore[misc]
     def close_log(self) -> None:
         """Closes the log's file, and lets go of it: mmengine writes on to a logger's files, open or not."""
         for handler in self.logger.handlers:
-            handler.close()
+            with suppress(OSError):  # a full disk: what was not written is lost
+                handler.close()
         for logger in (self.logger, logging.getLogger("py.warnings")):
             logger.handlers = [logging.NullHandler()]
 
@@ -140,6 +144,10 @@ class SemiRunner(Runner):  # type: ignore[misc]
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
         if self._val_loop is not None:
             self._val_loop = self.build_val_loop(self._val_loop)
+
+
+def _lose_line(record: logging.LogRecord) -> None:
+    """Nothing: a line of the log is lost."""
 
 
 def build_runner(config: Config) -> SemiRunner:

@@ -20,6 +20,7 @@ from ssod.engine.config import (
 from ssod.engine.console import Reporter, final_report
 from ssod.engine.data_in_use import check_agreement, describe_data
 from ssod.engine.data_policy import DataPolicy
+from ssod.engine.failures import known_failures
 from ssod.engine.processes import choose_launcher, on_all, on_main, start_processes
 from ssod.engine.recorder import Recorder
 from ssod.engine.runner import (
@@ -46,7 +47,8 @@ def train(
     resume: True goes on from the work dir's last checkpoint, or begins where there is none; a path
     goes on from that file · options: what `--cfg-options` gives.
 
-    Raises UserError for bad input, DivergedError for values that stay not finite.
+    Raises UserError for bad input, DivergedError for values that stay not finite, RunError for what the
+    machine denies: memory, disk, a loader worker, another process.
     """
     register_all_modules()
     with warnings_to_log():
@@ -87,7 +89,8 @@ def _train_in(
         recorder = Recorder(record, work_dir)
         if source is None:
             recorder.write("running")
-        return _run(recorder, config, source)
+        with known_failures(work_dir):
+            return _run(recorder, config, source)
     finally:
         if held is not None:
             held.close()
@@ -139,7 +142,8 @@ def _run(recorder: Recorder, config: Config, source: str | None) -> dict[str, An
             runner.register_hook(stop)
             runner.register_hook(recorder)
             try:
-                runner.train()
+                with known_failures(recorder.work_dir, runner):
+                    runner.train()
             finally:
                 runner.close_log()
     except BaseException as error:
