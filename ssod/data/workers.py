@@ -11,7 +11,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from multiprocessing.queues import Queue
 from typing import Any
+
+from torch._utils import ExceptionWrapper
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -22,6 +25,9 @@ class SteadyWorker:
     SIGINT and SIGUSR1 are ignored, and SIGTERM of any sender but the parent: torch's loader and Python's
     exit stop a worker with it. A worker whose parent dies is killed by the kernel at once; elsewhere than on
     Linux torch's own watch finds out within 5 s, and SIGTERM of any sender ends a worker.
+
+    A batch that can't be handed over, for want of shared memory mostly, is an error in the process that
+    trains. Python would print a traceback and lose the batch, and training would wait for it for ever.
     """
 
     def __init__(self, first: Callable[[int], Any] | None = None) -> None:
@@ -31,12 +37,20 @@ class SteadyWorker:
         """Runs in the worker, before its first image."""
         if self.first is not None:
             self.first(worker)
+        Queue._on_queue_feeder_error = _send_error  # type: ignore[attr-defined]
         for number in (signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
         if sys.platform == "linux":
             parent = os.getppid()
             _obey_only(parent)
             _die_with(parent)
+
+
+def _send_error(queue: Any, error: BaseException, item: Any) -> None:
+    """Puts what went wrong in the place of the item, (number of the batch, batch), that can't be put."""
+    kept = (type(error), error, error.__traceback__)
+    fault = ExceptionWrapper(kept, "in a loader worker, handing over a batch")  # type: ignore[no-untyped-call]
+    queue.put((item[0], fault))
 
 
 def _obey_only(parent: int) -> None:

@@ -19,6 +19,7 @@ SHARED_MEMORY = "/dev/shm"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_WRITING = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NO_DEVICE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT)
+_LITTLE = 1 << 20  # bytes: with less, a writer that doesn't say why it failed found the disk full
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 _GPU_MEMORY = re.compile(r"CUDA (error: )?out of memory|CUBLAS_STATUS_ALLOC_FAILED|Failed to CUDA calloc")
 _HOST_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough)|Caught \w*MemoryError")
@@ -132,11 +133,13 @@ def disk(error: BaseException, work_dir: Path, runner: Any) -> str | None:
     if number is None and not writer:
         return None
     file = getattr(error, "filename", None) or _written(error) or work_dir
+    if writer:
+        number = _errno(error.__context__) or (errno.ENOSPC if _free(file)[0] < _LITTLE else None)
     ours = Path(str(file)).absolute().is_relative_to(work_dir.absolute())
     where = _place(error, runner)
     if ours and not work_dir.exists():
         return f"work dir {work_dir} is gone {where}: bring it back (is its disk mounted?)"
-    if number in _NO_SPACE or (writer and number is None):
+    if number in _NO_SPACE or writer:
         free = _mebibytes(file)
         cause = "is full" if number == errno.ENOSPC else "takes no more"
         reason = os.strerror(number) if number else "writing failed"
@@ -152,7 +155,7 @@ def disk(error: BaseException, work_dir: Path, runner: Any) -> str | None:
     return None
 
 
-def _errno(error: BaseException) -> int | None:
+def _errno(error: BaseException | None) -> int | None:
     """The number of an OSError, from its text where it comes from a loader worker; None for any other."""
     if not isinstance(error, OSError):
         return None
@@ -169,13 +172,18 @@ def _written(error: BaseException) -> str | None:
     return None
 
 
-def _mebibytes(path: Any) -> str:
-    """How much of a disk is free; of the nearest folder that exists."""
+def _free(path: Any) -> tuple[int, int]:
+    """The free bytes of a disk, and all of them; of the nearest folder that exists."""
     folder = Path(str(path)).absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     usage = shutil.disk_usage(folder)
-    return f"{usage.free >> 20} of {usage.total >> 20} MiB free"
+    return usage.free, usage.total
+
+
+def _mebibytes(path: Any) -> str:
+    free, total = (number >> 20 for number in _free(path))
+    return f"{free} of {total} MiB free"
 
 
 def lost_contact(error: BaseException, work_dir: Path, runner: Any) -> str | None:

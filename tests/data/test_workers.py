@@ -131,6 +131,22 @@ def test_the_kernel_is_asked_to_end_a_worker_with_its_parent(tmp_path: Path) -> 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 
+class Unsendable:
+    """Nothing that can leave its process."""
+
+    def __reduce__(self) -> Any:
+        raise RuntimeError("unable to allocate shared memory")
+
+
+def test_a_batch_that_cannot_be_handed_over_is_an_error() -> None:
+    """Not a wait for ever."""
+    loader = DataLoader(
+        [Unsendable()], batch_size=1, num_workers=1, collate_fn=list, worker_init_fn=SteadyWorker()
+    )
+    with pytest.raises(RuntimeError, match="unable to allocate shared memory"):
+        next(iter(loader))
+
+
 def test_the_worker_is_seeded_as_before(tmp_path: Path) -> None:
     def note(worker: int) -> None:
         (tmp_path / str(worker)).touch()
