@@ -9,20 +9,20 @@ from typing import Any
 
 import torch
 
-from ssod.errors import RunError
+from ssod.engine.writing import naming, replacing
 
 
 class CheckpointWriter:
     """Writes checkpoints in a thread, one after the other; training goes on meanwhile.
 
-    What is handed over must be a copy: training changes its tensors. A failure is kept and raised as a
-    RunError by the next call of any method, and the file that was there before stays.
+    What is handed over must be a copy: training changes its tensors. A failure is kept and raised by the next
+    call of any method, and the file that was there before stays.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._thread: threading.Thread | None = None
-        self._failure: RunError | None = None
+        self._failure: Exception | None = None
 
     def submit(
         self, content: dict[str, Any], names: Sequence[str], then: Callable[[], None] | None = None
@@ -44,7 +44,7 @@ class CheckpointWriter:
         self.check()
 
     def check(self) -> None:
-        """Raises the RunError of a write that failed, once."""
+        """Raises what a write failed of, once."""
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
@@ -55,43 +55,48 @@ class CheckpointWriter:
             if then is not None:
                 then()
         except Exception as error:
-            cause = _first_os_error(error)
-            reason = cause.strerror if isinstance(cause, OSError) else " ".join(str(error).split())[:200]
-            path = self.folder / names[0]
-            left = "the one from before is as it was" if path.exists() else "there was none before"
-            self._failure = RunError(
-                f"checkpoint {path} could not be written ({reason}); {left}; make room, or give the folder "
-                "back, then run again with --resume"
-            )
+            self._failure = error
 
 
 def write(content: dict[str, Any], folder: Path, names: Sequence[str]) -> None:
-    """Writes the content under all names; each is replaced by a whole file that is on disk, or not at all."""
-    folder.mkdir(exist_ok=True)
-    partial = folder / f".{names[0]}.partial"
-    try:
+    """Writes the content under all names; each is replaced by a whole file that is on disk, or not at all.
+
+    Raises OSError, which names the file, where there is no room, no permission, or no folder any more.
+    """
+    path = folder / names[0]
+    with replacing(path) as partial:
+        folder.mkdir(exist_ok=True)
         with partial.open("wb") as file:
-            torch.save(content, file)
+            _save(content, file)
             file.flush()
             os.fsync(file.fileno())
         for name in names[1:]:
             link(partial, folder / name)
-        os.replace(partial, folder / names[0])
+    with naming(path):
         _sync(folder)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def link(source: Path, name: Path) -> None:
     """Puts the file under a second name, without a second copy where the file system can."""
-    partial = name.with_name(f".{name.name}.partial")
-    partial.unlink(missing_ok=True)
+    with replacing(name) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(source, partial)
+        except OSError:  # no hard links here
+            shutil.copyfile(source, partial)
+
+
+def _save(content: dict[str, Any], file: Any) -> None:
+    """torch.save, whose error is the system's own and not the one that torch's writer puts before it."""
     try:
-        os.link(source, partial)
-    except OSError:  # no hard links here
-        shutil.copyfile(source, partial)
-    os.replace(partial, name)
+        torch.save(content, file)
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise OSError(cause.errno, cause.strerror) from error
 
 
 def _sync(folder: Path) -> None:
@@ -101,10 +106,3 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _first_os_error(error: BaseException | None) -> BaseException | None:
-    """The system's own error, where torch's writer hides it behind another; else None."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error

@@ -56,7 +56,7 @@ class Checkpoints(Hook):  # type: ignore[misc]
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Saves at the interval; raises RunError where an earlier write failed."""
+        """Saves at the interval; raises OSError where an earlier write failed."""
         self.writer.check()
         self.due = self.due or (runner.iter + 1) % self.interval == 0
         if self.due and at_optimizer_step(runner):

@@ -1,6 +1,5 @@
 """curves.png: losses and AP against iterations, drawn from metrics.jsonl."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from ssod.engine.writing import replacing
 
 # Colours that differ in lightness, too (Okabe and Ito), so that they survive grey printing.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -29,9 +30,8 @@ def draw_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8, frameon=False)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, dpi=130, format="png")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")
 
 
 def _draw_losses(axes: Axes, records: Sequence[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Around each iteration: step number and EMA, the guard against nan, scalars without stalls."""
+"""Around each iteration: step number and EMA, scalars without stalls."""
 
 import math
 import time
@@ -10,14 +10,9 @@ from mmengine.hooks import Hook, RuntimeInfoHook
 from torch import Tensor
 
 # Registered by being imported: the registry names this module and `loops` only.
-from ssod.engine import checkpoints, optim, pictures  # noqa: F401
+from ssod.engine import checkpoints, finite_guard, optim, pictures  # noqa: F401
 from ssod.engine.evaluate import unwrap
-from ssod.errors import RunError
 from ssod.registry import HOOKS
-
-
-class DivergedError(RunError):
-    """Training gave values that are not finite, several steps in a row."""
 
 
 @HOOKS.register_module()
@@ -64,73 +59,6 @@ class SemiHook(Hook):  # type: ignore[misc]
         if self.stepped:
             unwrap(runner.model).after_step(runner.iter // runner.optim_wrapper._accumulative_counts)
         self.stepped = False
-
-
-@HOOKS.register_module()
-class FiniteGuard(Hook):  # type: ignore[misc]
-    """Reports steps whose loss or gradient is not finite; ends a run after too many in a row.
-
-    Such steps change nothing (`GuardedOptimWrapper` skips them), so a look now and then is enough:
-    on a CPU it costs nothing and happens every step, elsewhere every `interval` steps, and every
-    step once something was found. `max_bad_steps` in a row end the run.
-    """
-
-    priority = "VERY_HIGH"
-
-    def __init__(self, max_bad_steps: int = 5, interval: int = 50) -> None:
-        self.max_bad_steps = max_bad_steps
-        self.interval = interval
-        self.in_a_row = 0
-        self.total = 0
-
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """Counts a bad step and says what was bad; raises DivergedError after too many in a row."""
-        loss, wrapper = (outputs or {}).get("loss"), runner.optim_wrapper
-        if not isinstance(loss, Tensor):
-            return
-        looking = loss.device.type == "cpu" or self.in_a_row or runner.iter % self.interval == 0
-        if not looking:
-            return
-        bad = getattr(wrapper, "bad_gradient", None)
-        if torch.isfinite(loss) and bad is None:  # sync: see the class
-            self.in_a_row = 0
-        else:
-            self.in_a_row += 1
-            self.total += 1
-            self._report(runner, diagnosis(runner, outputs or {}, bad))
-        wrapper.watching = bool(self.in_a_row)
-
-    def _report(self, runner: Any, text: str) -> None:
-        runner.message_hub.update_info("bad_steps", self.total)
-        if self.in_a_row >= self.max_bad_steps:
-            raise DivergedError(
-                f"training diverged: {self.in_a_row} steps in a row were not finite; {text}; "
-                "lower the learning rate, lengthen the warm-up or set optim_wrapper.clip_grad"
-            )
-        runner.logger.warning(f"step skipped: {text}")
-        runner.call_hook("after_bad_step", text=text)
-
-
-def diagnosis(runner: Any, outputs: dict[str, Any], bad_gradient: Any = None) -> str:
-    """One line: iteration, learning rate, first bad loss term, parameter and gradient."""
-    model = unwrap(runner.model)
-    terms = {k: v for k, v in outputs.items() if k != "loss" and isinstance(v, Tensor)}
-    term = next((f"{k} is {v.mean().item()}" for k, v in terms.items() if not _finite(v)), "none")
-    named = dict(model.named_parameters())
-    parameter = next((name for name, value in named.items() if not _finite(value)), "none")
-    gradient = next((name for name, value in named.items() if value is bad_gradient), "none")
-    rates = sorted({group["lr"] for group in runner.optim_wrapper.optimizer.param_groups})
-    return (
-        f"iteration {runner.iter}, learning rate {'/'.join(f'{rate:g}' for rate in rates)}, "
-        f"first bad loss term: {term}, first bad parameter: {parameter}, "
-        f"first bad gradient: {gradient}"
-    )
-
-
-def _finite(value: Tensor) -> bool:
-    return bool(torch.isfinite(value).all())  # sync: only called when something is wrong
 
 
 @HOOKS.register_module()

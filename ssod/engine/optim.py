@@ -19,8 +19,10 @@ Precision = Literal["float32", "bfloat16", "float16"]
 class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
     """mmengine's OptimWrapper, which skips a step whose gradient holds an inf or a nan.
 
-    So a student can't be poisoned by one bad batch, nor its teacher through it. The norm of the
-    gradient stays on the device (mmengine's wrapper waits for it in every step).
+    So a student can't be poisoned by one bad batch, nor its teacher through it. A loss that is not finite
+    makes the whole gradient nan, on every process through the average and for all of an accumulated step: all
+    leave out the same step, and nobody has to ask. The norm of the gradient, and the count of steps that were
+    left out, stay on the device (mmengine's wrapper waits for the norm in every step).
 
     precision: of the forward pass under autocast; "float16" scales the loss · clip_grad:
     dict(max_norm=..., norm_type=2) or None · accumulative_counts: iterations per optimizer step.
@@ -47,16 +49,18 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
         if precision == "float16" and self.device == "cpu":
             raise UserError("optim_wrapper: precision 'float16' needs a GPU; use 'bfloat16'")
         self.scaler = torch.amp.GradScaler() if precision == "float16" else None
-        self.watching = False  # the finite guard has seen a bad step and wants to know of the next
         self.grad_norm: Tensor | None = None  # of the last step, on the device
         self.norms: Tensor | None = None  # (P,) the same for each parameter that had a gradient
-        self.bad_gradient: nn.Parameter | None = None  # of the last step, where the host has looked
+        self.with_gradient: list[nn.Parameter] = []  # those P parameters
+        self.steps = 0  # taken or left out
+        self.left_out: Tensor | int = 0  # of them, for a gradient that was not finite; on the device
 
     def _parameters(self) -> list[nn.Parameter]:
         return [each for group in self.optimizer.param_groups for each in group["params"]]
 
     def backward(self, loss: Tensor, **options: Any) -> None:
-        """Adds the gradient of `loss`, scaled for float16."""
+        """Adds the gradient of `loss`, scaled for float16; nan everywhere if the loss is not finite."""
+        loss = loss * torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan)
         super().backward(loss if self.scaler is None else self.scaler.scale(loss), **options)
 
     def step(self, **options: Any) -> None:
@@ -64,22 +68,24 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         parameters = [each for each in self._parameters() if each.grad is not None]
-        self.bad_gradient = None
         if not parameters:
             return
         gradients = [each.grad for each in parameters if each.grad is not None]
         self.norms = torch.stack(torch._foreach_norm(gradients, self.norm_type))
         self.grad_norm = torch.linalg.vector_norm(self.norms, self.norm_type)
-        if self._host_may_look() and not torch.isfinite(self.grad_norm):
-            self.bad_gradient = parameters[int(torch.isfinite(self.norms).int().argmin())]
+        self.with_gradient = parameters
+        self.steps += 1
+        self.left_out = self.left_out + (~torch.isfinite(self.grad_norm)).long()
         if self.max_norm < float("inf"):
             factor = (self.max_norm / (self.grad_norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_(gradients, factor)
         self._step_if_finite(options)
 
-    def _host_may_look(self) -> bool:
-        """Whether reading the norm costs nothing (CPU) or is worth a wait (something is wrong)."""
-        return self.device == "cpu" or self.watching
+    def first_bad_gradient(self) -> nn.Parameter | None:
+        """The first parameter whose gradient in the last step was not finite; waits for the device."""
+        if self.norms is None or torch.isfinite(self.norms).all():
+            return None
+        return self.with_gradient[int(torch.isfinite(self.norms).int().argmin())]
 
     def _step_if_finite(self, options: dict[str, Any]) -> None:
         """Steps; a bad gradient is noticed by the scaler, by the fused kernel, or by the host."""

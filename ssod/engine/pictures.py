@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 
 from ssod.engine import random_state
 from ssod.engine.evaluate import unwrap
+from ssod.engine.writing import replacing
 from ssod.registry import HOOKS
 
 Image = npt.NDArray[np.uint8]
@@ -59,7 +60,10 @@ class PseudoLabelPictures(Hook):  # type: ignore[misc]
         folder.mkdir(exist_ok=True)
         digits = max(4, len(str(runner.max_iters)))
         path = folder / f"iter_{runner.iter:0{digits}d}.jpg"
-        cv2.imwrite(str(path), draw(self.batch, labels, classes), [cv2.IMWRITE_JPEG_QUALITY, 90])
+        picture = draw(self.batch, labels, classes)
+        _, coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        with replacing(path) as partial:  # cv2.imwrite says nothing of a full disk
+            partial.write_bytes(coded.tobytes())
 
 
 def fixed_batch(dataloader: Any, num_images: int) -> dict[str, Any] | None:

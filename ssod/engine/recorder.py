@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,12 @@ class Recorder(Hook):  # type: ignore[misc]
             self.metrics.rewind(runner.iter, validated, runner.moved)
         for line in self.metrics.records("val"):
             self._take_metrics({k: v for k, v in line.items() if "/" in k})
+        self._count_bad_steps(runner)
         self.write("running", runner.iter)
+
+    def after_bad_step(self, runner: Any, text: str) -> None:
+        """Counts a step that was left out."""
+        self._count_bad_steps(runner)
 
     def after_scalars(self, runner: Any, iteration: int, scalars: dict[str, float]) -> None:
         """Adds a line to metrics.jsonl."""
@@ -63,6 +69,7 @@ class Recorder(Hook):  # type: ignore[misc]
     def after_train(self, runner: Any) -> None:
         """Draws the curves a last time."""
         self.record["iterations"] = runner.iter
+        self._count_bad_steps(runner)
         if is_main_process():
             self._draw()
 
@@ -70,6 +77,9 @@ class Recorder(Hook):  # type: ignore[misc]
     def seconds(self) -> float:
         """Seconds of training and validation, those before a stop included."""
         return self.seconds_before + time.perf_counter() - self.began
+
+    def _count_bad_steps(self, runner: Any) -> None:
+        self.record["bad_steps"] = runner.message_hub.get_info("bad_steps", 0)
 
     def _draw(self) -> None:
         """Draws the curves, unless nothing was added since."""
@@ -87,7 +97,8 @@ class Recorder(Hook):  # type: ignore[misc]
         """Writes that the run failed, and of what."""
         if self.owns:
             one_line = error.one_line if isinstance(error, UserError) else str(error)
-            self.write("failed", error=f"{type(error).__name__}: {one_line}")
+            with suppress(OSError):  # what ended the run may be that nothing can be written
+                self.write("failed", error=f"{type(error).__name__}: {one_line}")
 
     def write(self, status: str, iteration: int | None = None, **more: Any) -> None:
         """Writes result.json."""

@@ -4,7 +4,6 @@ import fcntl
 import importlib
 import json
 import math
-import os
 import platform
 import shutil
 import subprocess
@@ -19,20 +18,20 @@ from mmengine.dist import get_world_size
 
 import ssod
 from ssod.engine.checkpoints import FOLDER, LAST
+from ssod.engine.writing import naming, replacing
 from ssod.errors import UserError
 
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
-ORPHANS_END = 15.0  # seconds after which a killed run's loader workers are gone, too: torch looks every 5
-OUTPUTS = (RESULT, METRICS, "config.py", "curves.png", "train.log", FOLDER, "pseudo_labels")
+DIVERGED = "diverged.json"  # what the finite guard knew when it ended the run
+OUTPUTS = (RESULT, METRICS, DIVERGED, "config.py", "curves.png", "train.log", FOLDER, "pseudo_labels")
 
 
 def write_json(path: Path, content: Any) -> None:
     """Writes the file whole or not at all; a number that is not finite becomes null."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
@@ -77,9 +76,14 @@ def check_free(work_dir: Path, resume: bool) -> None:
 
 
 def lock(work_dir: Path) -> Any:
-    """An open file that keeps other runs out of the work dir until it is closed."""
-    work_dir.mkdir(parents=True, exist_ok=True)
-    file = open(work_dir / LOCK, "w")  # noqa: SIM115  open as long as the run
+    """An open file that keeps other runs out of the work dir until it is closed; UserError if in use."""
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        file = open(work_dir / LOCK, "w")  # noqa: SIM115  open as long as the run
+    except OSError as error:
+        raise UserError(
+            f"work dir {work_dir} can't be written ({error.strerror}): choose another --work-dir"
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -117,7 +121,7 @@ class MetricsFile:
     def append(self, kind: str, iteration: int, values: dict[str, Any]) -> None:
         """Adds a line; it is on disk when this returns."""
         line = json.dumps(plain({"kind": kind, "iteration": iteration, **values}), allow_nan=False)
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def records(self, kind: str | None = None) -> list[dict[str, Any]]:
@@ -143,9 +147,8 @@ class MetricsFile:
         for each in records if moved else ():
             each["iteration"] = round(each["iteration"] * moved[1] / moved[0])
         kept = [each for each in records if each["iteration"] <= limits[each["kind"]]]
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        partial.write_text("".join(json.dumps(each) + "\n" for each in kept), encoding="utf-8")
-        os.replace(partial, self.path)
+        with replacing(self.path) as partial:
+            partial.write_text("".join(json.dumps(each) + "\n" for each in kept), encoding="utf-8")
 
 
 def describe(config: Config, config_path: str | Path, device: str) -> dict[str, Any]:
@@ -163,6 +166,7 @@ def describe(config: Config, config_path: str | Path, device: str) -> dict[str, 
         "world_size": get_world_size(),
         "batch": {"labeled": None, "unlabeled": None},
         "iterations": 0,
+        "bad_steps": 0,
         "images_seen": {"labeled": 0, "unlabeled": 0},
         "seconds": 0.0,
         "split": {},

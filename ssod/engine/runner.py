@@ -19,7 +19,9 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
+from torch.utils.data import DataLoader
 
+from ssod.data.workers import SteadyWorker
 from ssod.engine.evaluate import prints_to
 from ssod.engine.mistakes import mistakes_in_config
 
@@ -53,10 +55,21 @@ class SemiRunner(Runner):  # type: ignore[misc]
         self._experiment_name = f"{self._experiment_name}_{time.time_ns()}"
         logger = super().build_logger(log_level, str(Path(self.work_dir, LOG)), **options)
         logger.handlers = [each for each in logger.handlers if isinstance(each, logging.FileHandler)]
+        for handler in logger.handlers:
+            # Python prints a traceback where a line can't be written; whatever matters fails by itself.
+            handler.handleError = _lose_line
         warnings_logger = logging.getLogger("py.warnings")
         warnings_logger.handlers = list(logger.handlers) or [logging.NullHandler()]
         warnings_logger.propagate = False
         return logger
+
+    @staticmethod
+    def build_dataloader(*given: Any, **options: Any) -> DataLoader[Any]:
+        """mmengine's loader, with workers that leave the job's signals to this process."""
+        loader: DataLoader[Any] = Runner.build_dataloader(*given, **options)
+        if not isinstance(loader.worker_init_fn, SteadyWorker):
+            loader.worker_init_fn = SteadyWorker(loader.worker_init_fn)
+        return loader
 
     def build_visualizer(self, visualizer: Any = None) -> Visualizer:
         """The config's visualizer; without one, a visualizer that keeps nothing."""
@@ -119,7 +132,8 @@ class SemiRunner(Runner):  # type: ignore[misc]
     def close_log(self) -> None:
         """Closes the log's file, and lets go of it: mmengine writes on to a logger's files, open or not."""
         for handler in self.logger.handlers:
-            handler.close()
+            with suppress(OSError):  # a full disk: what was not written is lost
+                handler.close()
         for logger in (self.logger, logging.getLogger("py.warnings")):
             logger.handlers = [logging.NullHandler()]
 
@@ -131,6 +145,10 @@ class SemiRunner(Runner):  # type: ignore[misc]
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
         if self._val_loop is not None:
             self._val_loop = self.build_val_loop(self._val_loop)
+
+
+def _lose_line(record: logging.LogRecord) -> None:
+    """Nothing: a line of the log is lost."""
 
 
 def build_runner(config: Config) -> SemiRunner:

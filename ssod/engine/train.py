@@ -21,6 +21,7 @@ from ssod.engine.config import (
 from ssod.engine.console import Reporter, final_report
 from ssod.engine.data_in_use import check_agreement, describe_data
 from ssod.engine.data_policy import DataPolicy
+from ssod.engine.failures import known_failures
 from ssod.engine.processes import (
     choose_launcher,
     on_all,
@@ -57,7 +58,8 @@ def train(
     resume: True goes on from the work dir's last checkpoint, or begins where there is none; a path
     goes on from that file · options: what `--cfg-options` gives · scale_to: `--scale-to`, such as "2x1+4".
 
-    Raises UserError for bad input, DivergedError for values that stay not finite.
+    Raises UserError for bad input, DivergedError for values that stay not finite, RunError for what the
+    machine denies: memory, disk, a loader worker, another process.
     """
     register_all_modules()
     with warnings_to_log():
@@ -112,8 +114,7 @@ def _train_in(
         if is_main_process():
             print(f"nothing to do: the {config.train_cfg.max_iters} iterations of {work_dir} are done")
         return result.read_result(work_dir) or {}
-    patience = result.ORPHANS_END if source is not None else 0.0
-    held = result.lock(work_dir, patience) if is_main_process() else None
+    held = result.lock(work_dir) if is_main_process() else None
     try:
         if source is None and is_main_process():
             result.clear(work_dir)
@@ -121,7 +122,8 @@ def _train_in(
         recorder = Recorder(record, work_dir)
         if source is None:
             recorder.write("running")
-        return _run(recorder, config, source, watch)
+        with known_failures(work_dir):
+            return _run(recorder, config, source, watch)
     finally:
         if held is not None:
             held.close()
@@ -175,7 +177,8 @@ def _run(recorder: Recorder, config: Config, source: str | None, watch: RankWatc
             runner.register_hook(watch)
             watch.on_hang = recorder.fail
             try:
-                runner.train()
+                with known_failures(recorder.work_dir, runner):
+                    runner.train()
             finally:
                 runner.close_log()
     except BaseException as raised:

@@ -1,0 +1,33 @@
+"""Files of a run that are whole or not there, and errors that name the file they are about."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A block that writes to `path`: an OSError of it names the file, which a full disk's does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to, moved there when the block ends; removed where it fails.
+
+    For what may be written anew after a power cut: nothing is forced to the disk.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with naming(path):
+            yield partial
+            os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
