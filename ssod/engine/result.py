@@ -4,6 +4,7 @@ import fcntl
 import importlib
 import json
 import math
+import os
 import platform
 import shutil
 import subprocess
