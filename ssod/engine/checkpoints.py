@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ssod import safe_load
 from ssod.engine import resume
 from ssod.engine.checkpoint_writer import CheckpointWriter
+from ssod.engine.equality import check_equal_on_ranks
 from ssod.engine.evaluate import unwrap
 from ssod.errors import UserError
 from ssod.registry import HOOKS
@@ -34,7 +35,7 @@ class Checkpoints(Hook):  # type: ignore[misc]
     is whole or not there. The first process writes, in a thread: a step waits for the copy to host memory,
     and for the write before if that is still going on. With gradient accumulation a checkpoint waits for the
     optimizer's step. mmengine's keys hold what mmengine expects; beside them stands what `resume.capture`
-    adds.
+    adds. Several processes have the same student and teacher, to the bit, or the run ends there.
     """
 
     priority = "VERY_LOW"
@@ -85,6 +86,7 @@ class Checkpoints(Hook):  # type: ignore[misc]
 
     def _save_last(self, runner: Any, iteration: int) -> None:
         self.due = False
+        check_equal_on_ranks(unwrap(runner.model), "the networks")
         state = resume.capture(runner, iteration)  # all processes take part
         if not is_main_process():
             return

@@ -73,7 +73,7 @@ class FiniteGuard(Hook):  # type: ignore[misc]
     ) -> None:
         """Counts a bad step and says what was bad; raises DivergedError after too many in a row."""
         if self.statistics is not None:
-            self.statistics.mend()
+            self.statistics.settle()
         losses = {k: v.detach() for k, v in (outputs or {}).items() if isinstance(v, Tensor)}
         batch = {"iteration": runner.iter, "losses": losses, "images": image_paths(data_batch)}
         self.batches.append(batch)

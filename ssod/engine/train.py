@@ -32,6 +32,7 @@ from ssod.engine.processes import (
 )
 from ssod.engine.rank_watch import RankWatch, watched
 from ssod.engine.recorder import Recorder
+from ssod.engine.resume import size_of
 from ssod.engine.runner import (
     SemiRunner,
     build_runner,
@@ -114,7 +115,7 @@ def _train_in(
         if is_main_process():
             print(f"nothing to do: the {config.train_cfg.max_iters} iterations of {work_dir} are done")
         return result.read_result(work_dir) or {}
-    held = result.lock(work_dir) if is_main_process() else None
+    held = on_all(lambda: result.lock(work_dir) if is_main_process() else None)
     try:
         if source is None and is_main_process():
             result.clear(work_dir)
@@ -219,12 +220,14 @@ def _build(recorder: Recorder, config: Config, source: str | None) -> SemiRunner
 def _announce(reporter: Reporter, runner: SemiRunner, recorder: Recorder, source: str | None) -> None:
     """Says in two lines what starts."""
     record = recorder.record
-    split, batch = record["split"], record["batch"]
+    split, batch, size = record["split"], record["batch"], size_of(runner)
     reporter.say(
         f"{record['method']}: {split['num_labeled']} labeled and {split['num_unlabeled']} "
         f"unlabeled images, {batch['labeled']} + {batch['unlabeled']} a step "
         f"x {record['world_size']}, "
-        f"{runner._train_loop.max_iters} iterations on {record['device']}, seed {record['seed']}"
+        f"{runner._train_loop.max_iters} iterations on {record['device']}, seed {record['seed']}; "
+        f"{size.images(size.accumulative_counts)} images an optimizer step, "
+        f"{size.images(runner._train_loop.max_iters)} in all"
     )
     begin = f"resuming {source}" if source else "writing"
     reporter.say(f"{begin}, log in {recorder.work_dir / 'train.log'}")
