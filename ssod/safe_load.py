@@ -51,7 +51,7 @@ def install() -> None:
 @contextmanager
 def _harmless_types() -> Iterator[None]:
     """A block in which files may hold, beside tensors and plain values, arrays and mmengine's log buffers."""
-    core = np._core if hasattr(np, "_core") else np.core  # type: ignore[attr-defined]
+    core = np._core if hasattr(np, "_core") else np.core
     dtypes = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "?")}
     plain: list[Any] = [np.ndarray, np.dtype, slice, HistoryBuffer, *dtypes]
     # A file keeps the name that numpy's module had when it was written.

@@ -142,7 +142,8 @@ class Checkpoints(Hook):  # type: ignore[misc]
 def at_optimizer_step(runner: Any) -> bool:
     """Whether the optimizer stepped in this iteration, so that no gradient waits for more to come."""
     count: int = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
-    return (runner.iter + 1) % count == 0 or runner.iter + 1 == runner.max_iters
+    done: int = runner.iter + 1
+    return done % count == 0 or done == runner.max_iters
 
 
 def on_host(value: Any) -> Any:

@@ -11,7 +11,8 @@ import torch
 
 def capture() -> dict[str, Any]:
     """The state of Python's, NumPy's, torch's and each CUDA device's generator, as values and tensors."""
-    kind, words, *rest = np.random.get_state()  # type: ignore[misc]
+    state: Any = np.random.get_state()
+    kind, words, *rest = state
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
         "python": random.getstate(),

@@ -145,8 +145,9 @@ class MetricsFile:
             return
         limits = {"train": iteration, "val": validated}
         records = self.records()
-        for each in records if moved else ():
-            each["iteration"] = round(each["iteration"] * moved[1] / moved[0])
+        before, now = moved or (1, 1)
+        for each in records:
+            each["iteration"] = round(each["iteration"] * now / before)
         kept = [each for each in records if each["iteration"] <= limits[each["kind"]]]
         with replacing(self.path) as partial:
             partial.write_text("".join(json.dumps(each) + "\n" for each in kept), encoding="utf-8")

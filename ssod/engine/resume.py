@@ -20,7 +20,7 @@ def capture(runner: Any, iteration: int) -> dict[str, Any]:
     All processes call it together.
     """
     state: dict[str, Any] = {"random_state": all_gather_object(random_state.capture())}
-    sampler = getattr(runner.train_dataloader, "sampler", None)
+    sampler: Any = getattr(runner.train_dataloader, "sampler", None)
     if hasattr(sampler, "state_after"):
         state["sampler"] = sampler.state_after(iteration)
     return state

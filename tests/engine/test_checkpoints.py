@@ -11,7 +11,7 @@ import torch
 
 from ssod.engine import checkpoint_writer, checkpoints
 from ssod.engine.checkpoint_writer import CheckpointWriter
-from ssod.engine.hooks import DivergedError
+from ssod.engine.finite_guard import DivergedError
 from ssod.engine.train import train
 from ssod.errors import UserError
 
