@@ -145,8 +145,9 @@ def describe_step(runner: Any, batches: list[dict[str, Any]]) -> dict[str, Any]:
         {"name": name, "value": value, "process": batch["process"], "iteration": batch["iteration"]}
         for batch in everyone
         for name, value in batch["losses"].items()
-        if name != "loss" and isinstance(value, str)
+        if isinstance(value, str)
     ]
+    terms.sort(key=lambda term: term["name"] == "loss")  # the sum says least
     named = dict(unwrap(runner.model).named_parameters())
     bad = runner.optim_wrapper.first_bad_gradient()
     rates = {group["lr"] for group in runner.optim_wrapper.optimizer.param_groups}

@@ -158,6 +158,12 @@ def test_the_cause_is_found_below_other_errors(out: Path) -> None:
         assert explain(hidden, out, runner()) is None
 
 
+def test_torchs_writer_is_told_apart_by_what_it_met(out: Path) -> None:
+    error = RuntimeError(WRITER)
+    error.__context__ = os_error(errno.ENOSPC)
+    assert "the disk is full at iteration 12" in str(explain(error, out, runner()))
+
+
 def test_the_checkpoint_is_read_before_it_is_praised(out: Path) -> None:
     last = out / "checkpoints/last.pth"
     torch.save({"state_dict": {}, "meta": {"iter": 34}}, last)
