@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,16 +30,18 @@ class Numbers(Dataset[Any]):
         return index, os.getpid()
 
 
-def test_a_worker_survives_one_of_each_signal_and_ends_at_the_second_sigterm() -> None:
-    begun: list[int] = []
-    loader = DataLoader(
-        Numbers(), num_workers=1, batch_size=1, prefetch_factor=1, worker_init_fn=begun.append
-    )
+def send(number: int, target: int) -> None:
+    """Sends a signal from another process, to a process or, with a minus, to a group."""
+    subprocess.run(["kill", "-s", str(int(number)), "--", str(target)])
+
+
+def test_a_worker_heeds_only_the_sigterm_of_its_own_process() -> None:
+    loader = DataLoader(Numbers(), num_workers=1, prefetch_factor=1)
     outlive_signals(loader)
     stream = iter(loader)
     pid = int(next(stream)[1])
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        os.kill(pid, number)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+        send(number, pid)
     time.sleep(0.2)
     assert int(next(stream)[1]) == int(next(stream)[1]) == pid
     os.kill(pid, signal.SIGTERM)
@@ -60,7 +63,7 @@ def test_a_run_stops_in_good_order_when_its_whole_group_is_signaled(
     def set_step(self: Any, step: int) -> None:
         told(self, step)
         if step == 4:
-            os.killpg(0, number)
+            send(number, -os.getpgrp())
             time.sleep(0.5)
 
     def work(rank: int) -> Any:
