@@ -212,8 +212,7 @@ class RankWatch(Hook):  # type: ignore[misc]
         if self.board is not None:
             self.thread.join(4 * self.interval)
             self._tell(self.sign.still, self._last_words(error))
-            if error is not None:
-                self.linger()
+            self.linger()
         if self.terminates is not None:
             signal.signal(signal.SIGTERM, self.terminates)
 
