@@ -30,13 +30,20 @@ class Runner(SimpleNamespace):
         dataset = SimpleNamespace(datasets=[labeled, unlabeled])
         self.logged: list[str] = []
         self.said: list[str] = []
+        self.kept: list[int] = []  # the iterations of checkpoints
         super().__init__(
             train_dataloader=SimpleNamespace(dataset=dataset),
             message_hub=SimpleNamespace(get_info=lambda name, default: state),
             logger=SimpleNamespace(warning=self.logged.append),
-            call_hook=lambda name, text: self.said.append(text),
+            call_hook=self.note,
             iter=0,
         )
+
+    def note(self, name: str, text: str = "", iteration: int = 0) -> None:
+        if name == "save_now":
+            self.kept.append(iteration)
+        else:
+            self.said.append(text)
 
 
 def batch(*notes: list[Replaced]) -> dict[str, Any]:
@@ -88,22 +95,18 @@ def test_the_console_names_a_few_the_log_all() -> None:
 
 
 @pytest.mark.parametrize("source", [0, 1])
-def test_the_bound_is_of_each_dataset(source: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[int] = []
-    monkeypatch.setattr(
-        bad_images.checkpoints, "save", lambda runner, name, iteration: kept.append(iteration)
-    )
+def test_the_bound_is_of_each_dataset(source: int) -> None:
     hook, runner, _ = begun()
     runner.iter = 7
     other = [Replaced(1 - source, f"other {number}.jpg", "empty") for number in range(5)]
     hook.before_train_iter(runner, 0, batch(other))  # 1 % of 500 are 5
     for number in range(5):
         hook.before_train_iter(runner, 0, batch([Replaced(source, f"{number}.jpg", "empty")]))
-    assert kept == []
+    assert runner.kept == []
     name = ("labeled", "unlabeled")[source]
     with pytest.raises(UserError, match=f"6 of 500 {name} images can't be read, and 5 may be") as caught:
         hook.before_train_iter(runner, 0, batch([Replaced(source, "5.jpg", "empty")]))
-    assert all(f"{number}.jpg (empty)" in str(caught.value) for number in range(6)) and kept == [7]
+    assert all(f"{number}.jpg (empty)" in str(caught.value) for number in range(6)) and runner.kept == [7]
     assert "\n" not in str(caught.value)
 
 

@@ -52,9 +52,12 @@ def test_two_runs_cannot_write_to_one_work_dir(tmp_path: Path) -> None:
 def test_a_loader_worker_does_not_hold_the_lock(tmp_path: Path) -> None:
     """A fork has every open file of its parent, and may outlive it: here the parent lets go first."""
     held = lock(tmp_path / "run")
-    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    worker = context.Process(target=lambda: (begun.set(), time.sleep(60)))
     worker.start()
     try:
+        assert begun.wait(30)
         held.close()
         lock(tmp_path / "run").close()
     finally:

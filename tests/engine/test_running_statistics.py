@@ -70,7 +70,7 @@ def shared(rank: int) -> list[list[float]]:
 
 
 def test_processes_share_them(tmp_path: Path) -> None:
-    first, second = ranks.run(shared, 2, tmp_path)
+    first, second = ranks.run(shared, tmp_path)
     assert first == second
     # Means of 1 and 2, momentum 0.1, twice; the channel with nan stays as it was after the first step.
     assert first[0] == pytest.approx([0.15, 0.15, 0.15])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -84,7 +85,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     for name, value in STEP.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(processes, "init_dist", lambda *words, **more: calls.append((*words, more)))
-    monkeypatch.setattr(processes.torch.distributed, "init_process_group", lambda *words: calls.append(words))
+    monkeypatch.setattr(
+        processes.torch.distributed, "init_process_group", lambda *words, **more: calls.append((*words, more))
+    )
     return calls
 
 
@@ -95,6 +98,8 @@ def test_a_rank_takes_its_gpu(
     """GPU 1 of eight in sight; GPU 0 where a task sees only its own (--gpus-per-task=1)."""
     monkeypatch.setattr(processes.torch.cuda, "is_available", lambda: visible > 0)
     monkeypatch.setattr(processes.torch.cuda, "device_count", lambda: visible)
-    start_processes(choose_launcher())
-    assert started == [("pytorch", {"backend": "nccl"}) if visible else ("gloo",)]
+    start_processes(choose_launcher(), timeout=60)
+    seconds = 60 + processes.GRACE
+    gpu = ("pytorch", {"backend": "nccl", "timeout": seconds})
+    assert started == [gpu if visible else ("gloo", {"timeout": timedelta(seconds=seconds)})]
     assert {name: os.environ[name] for name in EXPECTED} == {**EXPECTED, "LOCAL_RANK": local_rank}
