@@ -55,6 +55,7 @@ class RankWatch(Hook):  # type: ignore[misc]
         self.sign = Sign(get_rank(), f"{socket.gethostname()}, pid {os.getpid()}")
         self.at = (0, 0, "starting")  # iteration, phase, doing: all at once, another thread reads them
         self.armed = False  # inside of training
+        self.silences: list[tuple[Sign, float]] = []  # of each process at a standstill, in seconds
         self.lost = False  # through another process
         self.terminates: Any = None  # what SIGTERM did before it was ignored
         self.board: Board | None = None
@@ -110,8 +111,9 @@ class RankWatch(Hook):  # type: ignore[misc]
             last = self.at
             connected = self._tell(still)
             if self.armed and still < 2 * self.interval:
+                self.silences = []
                 continue
-            cause = self._cause_after(still, connected)
+            cause = self._cause_after(still, passed, connected)
             # The main thread may know it already, and be on its way out.
             if cause is not None and not self.closing.wait(self.interval):
                 self._end_process(cause)
@@ -138,16 +140,30 @@ class RankWatch(Hook):  # type: ignore[misc]
             return False
         return True
 
-    def _cause_after(self, still: float, connected: bool) -> str | None:
+    def _cause_after(self, still: float, passed: float, connected: bool) -> str | None:
         """What this process should end for after so many seconds at a standstill; None to wait on."""
         if still >= self.timeout:
             return self.cause() or self._nobody_to_ask()
-        if still >= DEAD_AFTER:
-            return self.cause(hanging=False) if connected else self._nobody_to_ask()
+        if self.board is None or not connected:
+            return self._nobody_to_ask() if still >= DEAD_AFTER else None
         try:
-            return ended(self.board.read()) if connected and self.board is not None else None
+            signs = self.board.read()
         except RuntimeError:
             return None
+        return ended(signs) or self._long_silent(signs, passed)
+
+    def _long_silent(self, signs: list[Sign], passed: float) -> str | None:
+        """A sentence on who has given no sign for `DEAD_AFTER`; passed: seconds since this was last asked.
+
+        Signs come late where Python is busy for seconds in one call (a large file of annotations, say).
+        """
+        before = self.silences or [(each, 0.0) for each in signs]
+        self.silences = [
+            (new, seconds + passed if old.number == new.number else 0.0)
+            for (old, seconds), new in zip(before, signs, strict=True)
+        ]
+        dead = [sign for sign, seconds in self.silences if seconds >= DEAD_AFTER]
+        return silent(dead, dead) if self.armed else None
 
     def _end_process(self, cause: str) -> None:
         own = cause.startswith(self.sign.name)
@@ -162,10 +178,10 @@ class RankWatch(Hook):  # type: ignore[misc]
 
     # ------------------------------------------------------------ the end
 
-    def cause(self, hanging: bool = True) -> str | None:
-        """A sentence on who stopped the run: it ended, or is silent, or (if `hanging`) is behind the others.
+    def cause(self) -> str | None:
+        """A sentence on who has stopped the run: a process that ended, is silent, or is behind the others.
 
-        Watches for three intervals unless one has ended; None if nothing was found or asked for.
+        Takes three intervals unless one has ended. None where there is one process.
         """
         if self.board is None:
             return None
@@ -176,7 +192,7 @@ class RankWatch(Hook):  # type: ignore[misc]
                 if found := ended(signs):
                     return found
                 if time.monotonic() > until:
-                    return silent(first, signs) or (behind(signs) if hanging else None)
+                    return silent(first, signs) or behind(signs)
                 time.sleep(self.interval / 4)
                 self._tell(self.sign.still)  # the thread itself may be here
         except RuntimeError:

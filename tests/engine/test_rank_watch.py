@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from reference import ranks
 from ssod.cli import exit_code
 from ssod.engine.processes import start_processes
 from ssod.engine.rank_watch import RankWatch, watched
+from ssod.engine.signs import Sign
 from ssod.errors import UserError
 
 TIMEOUT = 12.0  # seconds: long enough for a busy machine to give each process its turn
@@ -131,3 +133,14 @@ def test_alone_there_is_nothing_to_watch() -> None:
 
 def test_the_timeout_sets_the_interval() -> None:
     assert RankWatch(5.0).interval == 0.5 and RankWatch(1800.0).interval == 2.0
+
+
+def test_only_a_long_silence_is_taken_for_death() -> None:
+    watch = RankWatch(1800.0)
+    watch.armed = True
+    mute, alive = Sign(1, "there", number=3, iteration=17), Sign(0, "here", number=3)
+    for tick in range(15):  # two seconds each: 28 in all, the first reading is the beginning
+        assert watch._long_silent([replace(alive, number=3 + tick), mute], 2.0 if tick else 0.0) is None
+    said = watch._long_silent([alive, mute], 2.0)
+    assert said is not None and said.startswith("process 1 (there) is gone or stopped")
+    assert watch._long_silent([alive, replace(mute, number=4)], 2.0) is None  # it was only busy
