@@ -90,7 +90,8 @@ class ScalarLog(Hook):  # type: ignore[misc]
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Keeps the step's scalars; at the interval, and at the end, gives out their means."""
-        norm = getattr(runner.optim_wrapper, "grad_norm", None)
+        stepped = checkpoints.at_optimizer_step(runner)
+        norm = getattr(runner.optim_wrapper, "grad_norm", None) if stepped else None
         self.kept.append({**(outputs or {}), **({} if norm is None else {"grad_norm": norm})})
         iteration = runner.iter + 1
         if iteration % self.interval == 0 or iteration == runner.max_iters:

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,6 +205,7 @@ def _life(config: str, work_dir: str, kill: Kill | None, rank: int, world: int, 
     os.dup2(output, 2)
     os.setpgid(0, 0)
     torch.set_num_threads(1)
+    assert "ssod.engine.train" in sys.modules, "the server that starts lives has imported nothing"
     if world > 1:
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
@@ -221,6 +223,9 @@ def _life(config: str, work_dir: str, kill: Kill | None, rank: int, world: int, 
 
 def context() -> Any:
     """Where lives come from: a server that has imported everything and computed nothing."""
+    # The server is started with the environment alone, and says nothing of a module that it can't find.
+    tests = Path(__file__).resolve().parents[1]
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (tests, tests.parent)))
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(["reference.preloaded"])
     return found
