@@ -61,11 +61,7 @@ def _harmless_types() -> Iterator[None]:
         for module in ("_core", "core")
     ]
     named.append((_statistic, "builtins.getattr"))
-    if torch.__version__ >= "2.6":  # a TorchVersion: compares as one
-        with torch.serialization.safe_globals([*plain, *named]):
-            yield
-    else:  # for good, and without other names
-        torch.serialization.add_safe_globals([*plain, *(each for each, _ in named)])
+    with torch.serialization.safe_globals([*plain, *named]):
         yield
 
 

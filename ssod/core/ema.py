@@ -19,15 +19,19 @@ def ramped_decay(decay: float, step: int) -> float:
 
 @torch.no_grad()
 def ema_update(
-    target: nn.Module, source: nn.Module, decay: float, buffers: Literal["copy", "average"] = "copy"
+    target: nn.Module,
+    source: nn.Module,
+    decay: float | Tensor,
+    buffers: Literal["copy", "average"] = "copy",
 ) -> None:
     """θ_target ← decay · θ_target + (1 - decay) · θ_source, over all parameters at once.
 
-    Buffers are copied by default: BatchNorm statistics must belong to the weights they were measured with.
-    Integer buffers are always copied.
+    decay: a number, or a scalar on the device, for which nobody has to wait. Buffers are copied by default:
+    BatchNorm statistics must belong to the weights they were measured with. Integer buffers are always
+    copied.
     """
     ours, theirs = _paired(target.parameters(), source.parameters())
-    torch._foreach_lerp_(ours, theirs, 1 - decay)
+    _lerp(ours, theirs, 1 - decay)
     ours, theirs = _paired(target.buffers(), source.buffers())
     if buffers == "copy":
         _copy(ours, theirs)
@@ -36,7 +40,7 @@ def ema_update(
     _copy(*_select(ours, theirs, [not flag for flag in averaged]))
     ours, theirs = _select(ours, theirs, averaged)
     if ours:
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        _lerp(ours, theirs, 1 - decay)
 
 
 @torch.no_grad()
@@ -44,6 +48,16 @@ def copy_weights(target: nn.Module, source: nn.Module) -> None:
     """Makes every parameter and buffer of `target` equal to those of `source`."""
     _copy(*_paired(target.parameters(), source.parameters()))
     _copy(*_paired(target.buffers(), source.buffers()))
+
+
+def _lerp(ours: list[Tensor], theirs: list[Tensor], weight: float | Tensor) -> None:
+    """Moves tensors towards others by a share; one on the device costs a copy of them, for a moment."""
+    if isinstance(weight, Tensor):
+        apart = torch._foreach_sub(theirs, ours)
+        torch._foreach_mul_(apart, weight)
+        torch._foreach_add_(ours, apart)
+    else:
+        torch._foreach_lerp_(ours, theirs, weight)
 
 
 def _paired(ours: object, theirs: object) -> tuple[list[Tensor], list[Tensor]]:

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 
 from ssod.data.bad_images import Replaced, notes_of
 from ssod.data.decode import read_image
+from ssod.engine.checkpoints import at_optimizer_step
 from ssod.engine.data_in_use import sources_of
 from ssod.engine.data_policy import DataPolicy
 from ssod.errors import BadImageError, UserError
@@ -24,8 +25,8 @@ class BadImages(Hook):  # type: ignore[misc]
 
     `count` is of files, those without an image's header included, which no draw ever reaches; `replaced` is
     of draws. Above the policy's bound for a dataset the run ends with UserError, its checkpoint written: with
-    one process at once, with several at the next log interval, all of them together. A resumed run takes up
-    the count as its checkpoint has it, without the files that can be read by now.
+    one process after the step, with several at the next log interval, all of them together. A resumed run
+    takes up the count as its checkpoint has it, without the files that can be read by now.
     """
 
     priority = "VERY_HIGH"
@@ -35,6 +36,7 @@ class BadImages(Hook):  # type: ignore[misc]
         self.record = record
         self.files: dict[tuple[int, str], str] = {}  # (dataset, path) -> reason
         self.replaced = 0
+        self.too_many = ""  # the sentence that ends the run
         self.waiting: list[list[Replaced]] = []  # notes that the other processes don't know yet
 
     def before_train(self, runner: Any) -> None:
@@ -49,7 +51,8 @@ class BadImages(Hook):  # type: ignore[misc]
         ]
         self._add(runner, [each for each in before if each.source < len(datasets) and _is_bad(each.path)])
         self._add(runner, left_out)
-        self._check(runner, runner.iter)
+        self._check()
+        self.refuse_too_many()
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Takes the notes that a batch carries."""
@@ -59,15 +62,15 @@ class BadImages(Hook):  # type: ignore[misc]
         if get_world_size() > 1:
             self.waiting += notes
         else:
-            self._take(runner, notes, runner.iter)
+            self._take(runner, notes)
 
     def after_scalars(self, runner: Any, iteration: int, scalars: dict[str, float]) -> None:
         """Tells the other processes, at each log interval."""
-        self._exchange(runner, iteration)
+        self._exchange(runner)
 
     def after_train(self, runner: Any) -> None:
         """Tells the other processes, before the last checkpoint."""
-        self._exchange(runner, runner.iter)
+        self._exchange(runner)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Puts the count where a resumed run finds it."""
@@ -76,19 +79,19 @@ class BadImages(Hook):  # type: ignore[misc]
         checkpoint["message_hub"]["runtime_info"][_STATE] = state
         checkpoint["message_hub"]["resumed_keys"][_STATE] = True
 
-    def _exchange(self, runner: Any, iteration: int) -> None:
+    def _exchange(self, runner: Any) -> None:
         if get_world_size() > 1:
             everyone = all_gather_object(self.waiting)
             self.waiting = []
-            self._take(runner, [notes for each in everyone for notes in each], iteration)
+            self._take(runner, [notes for each in everyone for notes in each])
 
-    def _take(self, runner: Any, notes: list[list[Replaced]], iteration: int) -> None:
+    def _take(self, runner: Any, notes: list[list[Replaced]]) -> None:
         """Counts draws and files, and stops the run at too many."""
         self.replaced += len(notes)
         known = len(self.files)
         self._add(runner, (Replaced(*file) for note in notes for file in note))
         if len(self.files) > known:
-            self._check(runner, iteration)
+            self._check()
 
     def _add(self, runner: Any, files: Iterable[Replaced]) -> None:
         """Names files that are new, and keeps the record up to date."""
@@ -108,21 +111,31 @@ class BadImages(Hook):  # type: ignore[misc]
         ]
         self.record["bad_images"] = {"count": len(self.files), "replaced": self.replaced, "files": listed}
 
-    def _check(self, runner: Any, iteration: int) -> None:
-        """Raises UserError where a dataset has more bad images than the policy admits."""
+    def _check(self) -> None:
+        """Notes where a dataset has more bad images than the policy admits."""
         for source, size in enumerate(self.sizes):
             bad = [(path, reason) for (number, path), reason in self.files.items() if number == source]
             most = self.policy.most_bad(size)
             if len(bad) <= most:
                 continue
-            if iteration:
-                runner.call_hook("save_now", iteration=iteration)
             shown = ", ".join(f"{path} ({reason})" for path, reason in bad[:NAMED])
             more = f", ... {len(bad)} in all, see train.log" if len(bad) > NAMED else ""
-            raise UserError(
+            self.too_many = (
                 f"{len(bad)} of {size} {_name(source)} images can't be read, and {most} may be: {shown}"
                 f"{more}; restore or remove them, or raise data_policy.max_bad_fraction"
             )
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Stops the run where there are too many, once the optimizer has stepped, with a checkpoint."""
+        if self.too_many and at_optimizer_step(runner):
+            runner.train_loop.stop_training = True
+
+    def refuse_too_many(self) -> None:
+        """Raises UserError where there were too many."""
+        if self.too_many:
+            raise UserError(self.too_many)
 
 
 def _name(source: int) -> str:

@@ -84,6 +84,7 @@ def link(source: Path, name: Path) -> None:
             os.link(source, partial)
         except OSError:  # no hard links here
             shutil.copyfile(source, partial)
+            _sync(partial)
 
 
 def _save(content: dict[str, Any], file: Any) -> None:
@@ -99,9 +100,9 @@ def _save(content: dict[str, Any], file: Any) -> None:
         raise OSError(cause.errno, cause.strerror) from error
 
 
-def _sync(folder: Path) -> None:
-    """Puts the folder's own entries on disk: a rename is not there after a power cut otherwise."""
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Puts a file on disk, or a folder's own entries: a rename is not there after a power cut otherwise."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

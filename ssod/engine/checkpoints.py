@@ -5,11 +5,12 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import mmengine
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
@@ -50,9 +51,12 @@ class Checkpoints(Hook):  # type: ignore[misc]
         self.config_text: str | None = None  # costs a second or more to make
 
     def before_run(self, runner: Any) -> None:
-        """Opens the writer."""
+        """Opens the writer; removes what a killed run left half written."""
         self.folder = Path(runner.work_dir, FOLDER)
         self.writer = CheckpointWriter(self.folder)
+        if is_main_process():
+            for partial in self.folder.glob(".*.partial"):
+                partial.unlink()
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -83,6 +87,12 @@ class Checkpoints(Hook):  # type: ignore[misc]
         """Saves the state after `iteration` iterations; it is on disk when this returns."""
         self._save_last(runner, iteration)
         self.writer.wait()
+        barrier()  # a process that ends may take the one that writes with it
+
+    def finish_writing(self, runner: Any) -> None:
+        """Lets a write that is under way come to its end, whatever has ended the run."""
+        with suppress(Exception):  # the run has failed of something, and this is not it
+            self.writer.wait()
 
     def _save_last(self, runner: Any, iteration: int) -> None:
         self.due = False
@@ -134,6 +144,7 @@ class Checkpoints(Hook):  # type: ignore[misc]
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Refuses another model's checkpoint; keeps what the loop takes up."""
+        checkpoint.get("meta", {}).pop("config", None)  # mmengine's resume would run it as Python
         check_weights(runner.model, checkpoint, str(runner._load_from))
         if runner._resume:
             resume.take_up(runner, checkpoint)

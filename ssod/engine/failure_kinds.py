@@ -28,16 +28,21 @@ _OPEN_FILES = re.compile(r"Too many open files|received 0 items of ancdata")
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (is killed by signal: \w+|exited)")
 _WRITER = re.compile(r"PytorchStreamWriter failed|unexpected pos \d+ vs|inline_container")
 _CONTACT = re.compile(
-    r"Connection (closed|reset) by peer|Timed out waiting|Broken pipe|Socket Timeout|Socket closed|"
-    r"NCCL (communicator was aborted|error)|ncclRemoteError|watchdog|Connection refused"
+    r"[Cc]onnection (closed|reset) by peer|Timed out waiting|[Bb]roken pipe|Socket (Timeout|closed)|"
+    r"gloo|NCCL|nccl"
 )
 
 
 def is_lost_contact(error: BaseException) -> bool:
-    """Whether an error says that another process of the run does not answer any more."""
-    return isinstance(error, torch.distributed.DistError) or (
-        isinstance(error, RuntimeError) and bool(_CONTACT.search(str(error)))
-    )
+    """Whether an error says that another process of the run does not answer any more.
+
+    Its type is a bare RuntimeError with gloo.
+    """
+    if get_world_size() == 1:
+        return False
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return type(error) is RuntimeError and bool(_CONTACT.search(str(error)))
 
 
 def _place(error: BaseException, runner: Any) -> str:
@@ -132,7 +137,10 @@ def disk(error: BaseException, work_dir: Path, runner: Any) -> str | None:
     writer = isinstance(error, RuntimeError) and bool(_WRITER.search(str(error)))
     if number is None and not writer:
         return None
-    file = getattr(error, "filename", None) or _written(error) or work_dir
+    named = getattr(error, "filename", None) or _written(error)
+    if named is None and number not in _NO_SPACE and not writer:
+        return None  # a download, say: nothing tells that it is about a disk
+    file = named or work_dir
     if writer:
         number = _errno(error.__context__) or (errno.ENOSPC if _free(file)[0] < _LITTLE else None)
     ours = Path(str(file)).absolute().is_relative_to(work_dir.absolute())

@@ -55,9 +55,13 @@ class SemiHook(Hook):  # type: ignore[misc]
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Lets the teacher follow an optimizer step, never a skipped one; its number counts those alone."""
+        """Lets the teacher follow an optimizer step, never a skipped one; it counts optimizer steps."""
         if self.stepped:
-            unwrap(runner.model).after_step(runner.iter // runner.optim_wrapper._accumulative_counts)
+            wrapper = runner.optim_wrapper
+            taken = getattr(wrapper, "taken", None)
+            unwrap(runner.model).after_step(
+                runner.iter // wrapper._accumulative_counts, *(() if taken is None else (taken,))
+            )
         self.stepped = False
 
 

@@ -15,6 +15,7 @@ import ssod.data.transforms  # noqa: F401  registers what the pipeline names
 from ssod.data.decode import BadImage
 from ssod.data.pseudo_coco import Provenance, read_pseudo_coco, write_pseudo_coco
 from ssod.data.unlabeled import ImageSet, read_images
+from ssod.data.workers import SteadyWorker
 from ssod.engine import evaluate
 from ssod.engine.config import check_names, merge_options, read_config
 from ssod.engine.console import ImageCounter
@@ -97,13 +98,15 @@ def label_images(
     num_workers: int = 0,
     resume: bool = False,
     most_bad: int = 0,
+    stop: StopSignal | None = None,
 ) -> Status:
     """Writes the labels of `images` to `out`; "stopped" if a signal came first.
 
     The detections of `provenance.network` after its own NMS, with score >= `provenance.min_score`, in pixels
     of the original image. Every process of a distributed run takes its share of the batches. resume: goes on
     where an earlier call was stopped or killed, with the same bytes in the end. most_bad: that many images
-    that can't be read are named and get no box (and a size of 0 x 0).
+    that can't be read are named and get no box (and a size of 0 x 0). stop: the one that listens, where
+    somebody does already.
 
     Raises UserError for labels begun with other settings, or begun at all without `resume`, for more images
     that can't be read, and for a detector with other classes.
@@ -124,14 +127,12 @@ def label_images(
     labeler = _Labeler(model, dataset, provenance, [each["id"] for each in categories])
     missing = [number for number in range(len(batches)) if number not in done]
     counter = ImageCounter("labeling", count, sum(len(batches[n]) for n in done), quiet=not is_main_process())
-    stop = StopSignal()
-    stop.listen()
+    stop = stop or StopSignal()
     partial.open()
     try:
-        with counter:
+        with counter, stop.listening():
             _label_share(labeler, batches, missing, num_workers, partial, counter, stop)
     finally:
-        stop.ignore()
         partial.close()
     if stop.agreed():
         return "stopped"
@@ -199,7 +200,13 @@ class _Labeler:
 
     def loader(self, batches: list[list[int]], num_workers: int) -> DataLoader[Any]:
         """The items of each batch, in order."""
-        return DataLoader(self.dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=_collate)
+        return DataLoader(
+            self.dataset,
+            batch_sampler=batches,
+            num_workers=num_workers,
+            collate_fn=_collate,
+            worker_init_fn=SteadyWorker(),
+        )
 
     @torch.no_grad()
     def rows(self, indices: Sequence[int], loaded: tuple[Any, list[BadImage | None]]) -> list[Row]:

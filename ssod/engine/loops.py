@@ -82,7 +82,10 @@ class SemiTrainLoop(IterBasedTrainLoop):  # type: ignore[misc]
 
     def _validate_if_due(self) -> None:
         """Validates if this iteration asks for it and hasn't been validated before a stop."""
-        due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
+        # With gathered gradients after the optimizer's step, so that a stop here cuts none.
+        gathered = getattr(self.runner.optim_wrapper, "_accumulative_counts", 1)
+        due = self._iter % gathered == 0 and self._iter % self.val_interval < gathered
+        due = due or self._iter == self._max_iters
         done = self.runner.message_hub.get_info("validated_iter") == self._iter
         if self.runner.val_loop is None or self._iter < self.val_begin or not due or done:
             return

@@ -52,6 +52,7 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
         self.grad_norm: Tensor | None = None  # of the last step, on the device
         self.norms: Tensor | None = None  # (P,) the same for each parameter that had a gradient
         self.with_gradient: list[nn.Parameter] = []  # those P parameters
+        self.taken: Tensor | None = None  # whether the last step was, where the device alone decides
         self.steps = 0  # taken or left out
         self.left_out: Tensor | int = 0  # of them, for a gradient that was not finite; on the device
 
@@ -91,11 +92,13 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
         """Steps; a bad gradient is noticed by the scaler, by the fused kernel, or by the host."""
         assert self.grad_norm is not None
         if self.scaler is not None:
+            self.taken = torch.isfinite(self.grad_norm)
             self.scaler.step(self.optimizer, **options)
             self.scaler.update()
         elif self.device != "cpu" and getattr(self.optimizer, "_step_supports_amp_scaling", False):
             # A fused optimizer skips on the device when it is told so there: nobody waits.
-            self.optimizer.found_inf = (~torch.isfinite(self.grad_norm)).float()
+            self.taken = torch.isfinite(self.grad_norm)
+            self.optimizer.found_inf = (~self.taken).float()
             self.optimizer.grad_scale = None
             self.optimizer.step(**options)
         elif torch.isfinite(self.grad_norm):  # sync: an optimizer that is not fused has no other way

@@ -13,7 +13,7 @@ def capture() -> dict[str, Any]:
     """The state of Python's, NumPy's, torch's and each CUDA device's generator, as values and tensors."""
     state: Any = np.random.get_state()
     kind, words, *rest = state
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(words.astype(np.int64)), *rest),
@@ -30,8 +30,8 @@ def restore(state: dict[str, Any]) -> None:
     np.random.set_state((kind, np.asarray(words.cpu(), dtype=np.uint32), *rest))
     # A checkpoint's tensors may have been loaded to a device; these states live on the host.
     torch.set_rng_state(state["torch"].cpu())
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state(state["cuda"][0].cpu())
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import torch
 from mmengine.dist import barrier, get_rank, get_world_size
 from mmengine.hooks import Hook
 
+from ssod.engine.failure_kinds import is_lost_contact
 from ssod.engine.processes import on_main
 from ssod.engine.signs import DONE, LOST, Board, Sign, behind, ended, silent, whereabouts
 from ssod.errors import RunError, UserError
@@ -23,8 +23,6 @@ from ssod.errors import RunError, UserError
 LONGEST_INTERVAL = 2.0  # seconds between two signs of life
 DEAD_AFTER = 30.0  # seconds at a standstill after which the silent count as dead
 ADVICE = "; the last checkpoint is intact: go on with --resume"
-# What an exchange says when another process is gone or late; the type is a bare RuntimeError with gloo.
-OF_EXCHANGES = ("gloo", "NCCL", "onnection closed by peer", "onnection reset by peer", "roken pipe")
 
 
 class RankWatch(Hook):  # type: ignore[misc]
@@ -211,7 +209,7 @@ class RankWatch(Hook):  # type: ignore[misc]
         From here on SIGTERM is ignored: torchrun sends it as soon as one process has died, and would cut
         off the last words of the others (which it kills, if need be, 30 s later).
         """
-        if self.board is None or not _of_an_exchange(error):
+        if self.board is None or not is_lost_contact(error):
             return error
         if threading.current_thread() is threading.main_thread():
             self.terminates = signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -221,6 +219,17 @@ class RankWatch(Hook):  # type: ignore[misc]
         self.lost, explained = True, RunError(cause + ADVICE)
         explained.__cause__ = error
         return explained
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """A block whose errors are explained, before anybody else has a word for them."""
+        try:
+            yield
+        except BaseException as raised:
+            error = self.explain(raised)
+            if error is raised:
+                raise
+            raise error from raised
 
     def end(self, error: BaseException | None = None) -> None:
         """Leaves word of how this process ended, once the thread has stopped."""
@@ -259,21 +268,12 @@ def watched(timeout: float) -> Iterator[RankWatch]:
     watch = RankWatch(timeout)
     watch.start()
     try:
-        yield watch
-    except BaseException as raised:
-        error = watch.explain(raised)
+        with watch.explaining():
+            yield watch
+    except BaseException as error:
         watch.end(error)
-        if error is raised:
-            raise
-        raise error from raised
+        raise
     watch.end()
-
-
-def _of_an_exchange(error: BaseException) -> bool:
-    """Whether an exception is about an exchange with other processes."""
-    if isinstance(error, torch.distributed.DistError):
-        return True
-    return type(error) is RuntimeError and any(word in str(error) for word in OF_EXCHANGES)
 
 
 def _first_line(error: BaseException) -> str:

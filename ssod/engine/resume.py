@@ -56,8 +56,8 @@ def _move(runner: Any, checkpoint: dict[str, Any], before: Size, now: Size) -> N
             "train_cfg.max_iters"
         )
     runner.moved = (meta["iter"], iteration)
-    if info.get("validated_iter") == meta["iter"]:
-        info["validated_iter"] = iteration
+    if "validated_iter" in info:
+        info["validated_iter"] = round(info["validated_iter"] * iteration / meta["iter"])
     if before.an_iteration != now.an_iteration:
         for _ in range(iteration):
             for scheduler in runner.param_schedulers or ():

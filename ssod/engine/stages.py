@@ -15,7 +15,8 @@ from ssod.data.unlabeled import images_of
 from ssod.engine import checkpoints, labeling, result
 from ssod.engine.console import clock
 from ssod.engine.data_policy import DataPolicy
-from ssod.engine.processes import on_main
+from ssod.engine.failures import known_failures
+from ssod.engine.processes import on_all, on_main
 from ssod.engine.provenance import check_output, labeling_pipeline, provenance_of
 from ssod.engine.stage_plan import (
     Plan,
@@ -24,6 +25,7 @@ from ssod.engine.stage_plan import (
     training_provenance,
     unlabeled_dataset,
 )
+from ssod.engine.stop import StopSignal
 from ssod.engine.testing import load_model, silence
 from ssod.errors import UserError
 
@@ -35,12 +37,17 @@ TrainOne = Callable[[Path, Config, str | Path, bool], Record]
 
 
 def train_stages(
-    work_dir: Path, config: Config, config_path: str | Path, resume: bool | str | Path, train_one: TrainOne
+    work_dir: Path,
+    config: Config,
+    config_path: str | Path,
+    resume: bool | str | Path,
+    train_one: TrainOne,
+    stop: StopSignal,
 ) -> Record:
     """The result of the last student, with `stages`: what each stage was and how long it took.
 
     A stage whose output is there is skipped if its provenance matches and refused if not. resume: goes on
-    inside the stage that was interrupted. train_one: trains one config in one folder.
+    inside the stage that was interrupted. train_one: trains one config in one folder · stop: of all stages.
 
     Raises UserError for bad input, and what `train_one` raises.
     """
@@ -50,9 +57,10 @@ def train_stages(
         )
     plan = Plan.of(config)
     on_main(lambda: _check_work_dir(work_dir, resume))
-    held = result.lock(work_dir) if is_main_process() else None
+    held = on_all(lambda: result.lock(work_dir) if is_main_process() else None)
     try:
-        return _Run(work_dir, config, config_path, resume, plan, train_one).run()
+        with known_failures(work_dir):
+            return _Run(work_dir, config, config_path, resume, plan, train_one, stop).run()
     finally:
         if held is not None:
             held.close()
@@ -75,6 +83,7 @@ class _Run:
         resume: bool,
         plan: Plan,
         train_one: TrainOne,
+        stop: StopSignal,
     ) -> None:
         self.work_dir = work_dir
         self.config = config
@@ -82,6 +91,7 @@ class _Run:
         self.resume = resume
         self.plan = plan
         self.train_one = train_one
+        self.stop = stop
         self.stages: list[Record] = []
         self.record = result.describe(config, config_path, result.device_name())
         self.owns = False  # before that, result.json is still that of an earlier call
@@ -91,6 +101,8 @@ class _Run:
         last_config, folder = self.config, self.work_dir
         try:
             for name in self.plan.names():
+                if self.stop.agreed():  # it came between two stages
+                    return self._write("stopped")
                 before, folder = folder, self.work_dir / name
                 if name.endswith("labels"):
                     status = self._label(folder, last_config, before)
@@ -174,6 +186,7 @@ class _Run:
                 batch_size=loader.get("batch_size", 1),
                 num_workers=loader.get("num_workers", 0),
                 resume=self.resume,
+                stop=self.stop,
                 most_bad=DataPolicy.of(self.config).most_bad(len(images.images)),
             )
             before += time.perf_counter() - began

@@ -2,6 +2,9 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from torch import distributed
 
 from ssod.engine.checkpoints import at_optimizer_step
 from ssod.engine.loops import StopRequested
+from ssod.engine.processes import GRACE, PATIENCE
 
 # Ctrl-C; what kill, torchrun and a job's end send; what SLURM sends before the end, if asked to.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -22,11 +26,14 @@ class StopSignal(Hook):  # type: ignore[misc]
     Several processes vote in each step, whether a signal came to any of them: the vote is sent as the step
     begins and counted at its end, over gloo, so neither a device nor the host waits for it. All stop after
     the step that follows the signal at the latest.
+
+    timeout: seconds that a vote may take, less a grace: see processes.py.
     """
 
     priority = "LOWEST"
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float = PATIENCE) -> None:
+        self.timeout = timeout
         self.received = False
         self.stopped = False
         self.before: dict[int, Any] = {}
@@ -34,21 +41,27 @@ class StopSignal(Hook):  # type: ignore[misc]
         self.vote: tuple[torch.Tensor, Any] | None = None
         self.votes_left = 0  # of a validation
 
-    def listen(self) -> None:
-        """Takes the signals over; only a main thread can."""
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                self.before[number] = signal.signal(number, self._receive)
+    @contextmanager
+    def listening(self) -> Iterator["StopSignal"]:
+        """A block in which the signals come here; only in a main thread, and once if blocks are nested."""
+        if self.before or self.received or threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        for number in SIGNALS:
+            self.before[number] = signal.signal(number, self._receive)
+        try:
+            yield self
+        finally:
+            self._give_back()
 
-    def ignore(self) -> None:
-        """Gives the signals back."""
+    def _give_back(self) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
 
     def _receive(self, number: int, frame: Any) -> None:
         self.received = True
-        self.ignore()  # whoever repeats it doesn't want to wait for a checkpoint
+        self._give_back()  # whoever repeats it doesn't want to wait for a checkpoint
 
     def agreed(self) -> bool:
         """Whether a signal came to any process; all of them must ask at the same place, and wait."""
@@ -60,8 +73,9 @@ class StopSignal(Hook):  # type: ignore[misc]
 
     def before_train(self, runner: Any) -> None:
         """Opens a line of its own for the votes."""
-        if get_world_size() > 1:
-            self.group = distributed.new_group(backend="gloo")
+        if get_world_size() > 1 and self.group is None:
+            limit = timedelta(seconds=self.timeout + GRACE)
+            self.group = distributed.new_group(backend="gloo", timeout=limit)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Sends this process's vote."""

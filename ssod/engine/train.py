@@ -1,7 +1,6 @@
 """Training a config: what tools/train.py calls, and a test calls in its own process."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,15 +78,16 @@ def train(
         config, said = at_size(config, scale_to, options or {}, get_world_size())
         if said and is_main_process():
             print(said)
-        with watched(timeout_of(config)) as watch:
-            train_in = partial(_train_in, watch=watch)
+        stop = StopSignal(timeout_of(config))
+        with watched(timeout_of(config)) as watch, stop.listening():
+            train_in = partial(_train_in, watch=watch, stop=stop)
             if was_restarted():
                 resume = _after_restart(place, resume)
             if "stages" in config:
                 # Late: it brings mmdet's datasets, whose greetings register_all_modules keeps quiet.
                 from ssod.engine.stages import train_stages
 
-                return train_stages(place, config, config_path, resume, train_in)
+                return train_stages(place, config, config_path, resume, train_in, stop)
             return train_in(place, config, config_path, resume)
 
 
@@ -108,6 +108,7 @@ def _train_in(
     config_path: str | Path,
     resume: bool | str | Path,
     watch: RankWatch,
+    stop: StopSignal,
 ) -> dict[str, Any]:
     """The result of a run in a work dir that is free or may be resumed."""
     source = on_main(lambda: _prepare(work_dir, config, resume))
@@ -124,7 +125,7 @@ def _train_in(
         if source is None:
             recorder.write("running")
         with known_failures(work_dir):
-            return _run(recorder, config, source, watch)
+            return _run(recorder, config, source, watch, stop)
     finally:
         if held is not None:
             held.close()
@@ -152,57 +153,47 @@ def _prepare(work_dir: Path, config: Config, resume: bool | str | Path) -> str |
     return str(source)
 
 
-def _run(recorder: Recorder, config: Config, source: str | None, watch: RankWatch) -> dict[str, Any]:
+def _run(
+    recorder: Recorder, config: Config, source: str | None, watch: RankWatch, stop: StopSignal
+) -> dict[str, Any]:
     """Builds and trains, and leaves result.json with how it ended."""
     # Late: it brings mmdet's datasets, as above.
     from ssod.engine.leak_check import check_leaks
 
-    reporter, stop = Reporter(), StopSignal()
+    reporter = Reporter()
     try:
-        with _listening(stop):
-            runner = _build(recorder, config, source)
-            recorder.record.update(on_all(lambda: describe_data(runner.train_dataloader)))
-            check_agreement(runner.train_dataloader)
-            policy = DataPolicy.of(config)
-            leaks = on_main(lambda: check_leaks(runner, policy))
-            recorder.record["leaks"] = {name: leaks[name] for name in ("count", "pairs")}
-            if is_main_process():
-                runner.register_hook(reporter)
-                _announce(reporter, runner, recorder, source)
-                if leaks["count"]:
-                    reporter.say(leaks["text"])
-                    runner.logger.warning(leaks["text"])
-            runner.register_hook(BadImages(policy, recorder.record))
-            runner.register_hook(stop)
-            runner.register_hook(recorder)
-            runner.register_hook(watch)
-            watch.on_hang = recorder.fail
-            try:
-                with known_failures(recorder.work_dir, runner):
-                    runner.train()
-            finally:
-                runner.close_log()
-    except BaseException as raised:
+        runner = _build(recorder, config, source)
+        recorder.record.update(on_all(lambda: describe_data(runner.train_dataloader)))
+        check_agreement(runner.train_dataloader)
+        policy = DataPolicy.of(config)
+        leaks = on_main(lambda: check_leaks(runner, policy))
+        recorder.record["leaks"] = {name: leaks[name] for name in ("count", "pairs")}
+        if is_main_process():
+            runner.register_hook(reporter)
+            _announce(reporter, runner, recorder, source)
+            if leaks["count"]:
+                reporter.say(leaks["text"])
+                runner.logger.warning(leaks["text"])
+        bad_images = BadImages(policy, recorder.record)
+        for hook in (bad_images, stop, recorder, watch):
+            runner.register_hook(hook)
+        watch.on_hang = recorder.fail
+        try:
+            with known_failures(recorder.work_dir, runner), watch.explaining():
+                runner.train()
+                bad_images.refuse_too_many()
+        finally:
+            runner.call_hook("finish_writing")
+            runner.close_log()
+    except BaseException as error:
         reporter.close()
-        error = watch.explain(raised)
         recorder.fail(error)
-        if error is raised:
-            raise
-        raise error from raised
+        raise
     reporter.close()
     recorder.write("stopped" if stop.stopped else "done")
     if is_main_process():
         final_report(reporter.console, recorder.record, recorder.work_dir)
     return recorder.record
-
-
-@contextmanager
-def _listening(stop: StopSignal) -> Iterator[None]:
-    stop.listen()
-    try:
-        yield
-    finally:
-        stop.ignore()
 
 
 def _build(recorder: Recorder, config: Config, source: str | None) -> SemiRunner:

@@ -82,10 +82,10 @@ class SemiDetector(BaseDetector):  # type: ignore[misc]
         if step == burn_in > 0:
             self.start()
 
-    def after_step(self, step: int) -> None:
-        """After an optimizer step that was taken: the teacher follows."""
+    def after_step(self, step: int, taken: Tensor | None = None) -> None:
+        """After an optimizer step: the teacher follows. taken: whether it was taken, a bool on the device."""
         if self.policy is not None and self.teacher is not None:
-            self.policy.follow(self.teacher, self.student, step)
+            self.policy.follow(self.teacher, self.student, step, taken)
 
     # ------------------------------------------------------------ losses
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..core.ema import copy_weights, ema_update, ramped_decay
 from ..errors import UserError
@@ -34,10 +35,14 @@ class EMATeacher:
         """Makes the teacher equal to the student: before the first step, and when burn-in ends."""
         copy_weights(teacher, student)
 
-    def follow(self, teacher: nn.Module, student: nn.Module, step: int) -> None:
-        """Moves the teacher towards the student after the optimizer step number `step` (from 0)."""
+    def follow(self, teacher: nn.Module, student: nn.Module, step: int, taken: Tensor | None = None) -> None:
+        """Moves the teacher towards the student after the optimizer step number `step` (from 0).
+
+        taken: a bool on the device, whether the step was taken, where the host does not know.
+        """
         decay = ramped_decay(self.decay, step) if self.ramp else self.decay
-        ema_update(teacher, student, decay, self.buffers)
+        kept = decay if taken is None else torch.where(taken, decay, 1.0)
+        ema_update(teacher, student, kept, self.buffers)
 
 
 @TEACHERS.register_module()
@@ -47,5 +52,5 @@ class FrozenTeacher:
     def start(self, teacher: nn.Module, student: nn.Module) -> None:
         """Does nothing: the weights are already those of the checkpoint."""
 
-    def follow(self, teacher: nn.Module, student: nn.Module, step: int) -> None:
+    def follow(self, teacher: nn.Module, student: nn.Module, step: int, taken: Tensor | None = None) -> None:
         """Does nothing."""

@@ -123,3 +123,17 @@ def test_mmdets_hook_leaves_the_buffers_behind_and_ours_does_not(registered: Non
     assert model.teacher[1].running_mean.equal(network(1)[1].running_mean)
     ema_update(model.teacher, model.student, 0.999)
     assert model.teacher[1].running_mean.equal(model.student[1].running_mean)
+
+
+def test_a_decay_on_the_device_is_the_same_average() -> None:
+    """And one of 1 moves nothing: a step that was not taken."""
+    torch.manual_seed(0)
+    source = nn.Linear(5, 3)
+    by_number, by_tensor, kept = (nn.Linear(5, 3) for _ in range(3))
+    by_tensor.load_state_dict(by_number.state_dict())
+    before = kept.weight.clone()
+    ema_update(by_number, source, 0.9)
+    ema_update(by_tensor, source, torch.tensor(0.9))
+    ema_update(kept, source, torch.where(torch.tensor(False), 0.9, 1.0))
+    torch.testing.assert_close(by_tensor.weight, by_number.weight)
+    assert torch.equal(kept.weight, before)

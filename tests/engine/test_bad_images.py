@@ -30,20 +30,16 @@ class Runner(SimpleNamespace):
         dataset = SimpleNamespace(datasets=[labeled, unlabeled])
         self.logged: list[str] = []
         self.said: list[str] = []
-        self.kept: list[int] = []  # the iterations of checkpoints
         super().__init__(
             train_dataloader=SimpleNamespace(dataset=dataset),
             message_hub=SimpleNamespace(get_info=lambda name, default: state),
             logger=SimpleNamespace(warning=self.logged.append),
-            call_hook=self.note,
+            call_hook=lambda name, text: self.said.append(text),
+            train_loop=SimpleNamespace(stop_training=False),
+            optim_wrapper=SimpleNamespace(),
+            max_iters=100,
             iter=0,
         )
-
-    def note(self, name: str, text: str = "", iteration: int = 0) -> None:
-        if name == "save_now":
-            self.kept.append(iteration)
-        else:
-            self.said.append(text)
 
 
 def batch(*notes: list[Replaced]) -> dict[str, Any]:
@@ -102,11 +98,16 @@ def test_the_bound_is_of_each_dataset(source: int) -> None:
     hook.before_train_iter(runner, 0, batch(other))  # 1 % of 500 are 5
     for number in range(5):
         hook.before_train_iter(runner, 0, batch([Replaced(source, f"{number}.jpg", "empty")]))
-    assert runner.kept == []
+    hook.after_train_iter(runner, 0)
+    hook.refuse_too_many()
+    assert not runner.train_loop.stop_training
+    hook.before_train_iter(runner, 0, batch([Replaced(source, "5.jpg", "empty")]))
+    hook.after_train_iter(runner, 0)
+    assert runner.train_loop.stop_training  # the checkpoint is written as at any stop
     name = ("labeled", "unlabeled")[source]
     with pytest.raises(UserError, match=f"6 of 500 {name} images can't be read, and 5 may be") as caught:
-        hook.before_train_iter(runner, 0, batch([Replaced(source, "5.jpg", "empty")]))
-    assert all(f"{number}.jpg (empty)" in str(caught.value) for number in range(6)) and runner.kept == [7]
+        hook.refuse_too_many()
+    assert all(f"{number}.jpg (empty)" in str(caught.value) for number in range(6))
     assert "\n" not in str(caught.value)
 
 

@@ -155,3 +155,14 @@ def test_where_the_last_is_missing_the_others_are_not_cleared_away(
     for resume in (False, True):
         with pytest.raises(UserError, match=r"--resume .*iter_00000006.pth"):
             train(toy_config(), work_dir=tmp_path, resume=resume)
+
+
+def test_text_in_a_checkpoint_is_never_run(toy_config: Config, tmp_path: Path) -> None:
+    """mmengine's resume reads `meta.config` as a config file, which is Python."""
+    train(toy_config(), work_dir=tmp_path / "run", options={"train_cfg.max_iters": 3})
+    path = tmp_path / "run" / "checkpoints" / "last.pth"
+    content = torch.load(path, weights_only=True)
+    content["meta"]["config"] = f"import os\nos.system('touch {tmp_path / 'executed'}')\n"
+    torch.save(content, path)
+    assert train(toy_config(), work_dir=tmp_path / "run", resume=True)["status"] == "done"
+    assert not (tmp_path / "executed").exists()

@@ -56,6 +56,20 @@ def test_the_rate_is_the_one_of_a_run_that_was_never_stopped(toy_config: Config,
     assert whole["param_schedulers"] == parts["param_schedulers"]
 
 
+def test_the_last_validation_counts_in_the_new_iterations(toy_config: Config, tmp_path: Path) -> None:
+    """Validated after 2 of 3 big steps: that is 4 of 6, and the next one is due at 8."""
+    options = {**BIG, "train_cfg.val_interval": 2}
+    config = toy_config("model.update(bad_steps=())\n")
+    train(config, work_dir=tmp_path, options=options)
+    path = tmp_path / "checkpoints" / "last.pth"
+    content = last(tmp_path)
+    content["message_hub"]["runtime_info"]["validated_iter"] = 2  # as if it had been stopped before the end
+    torch.save(content, path)
+    train(config, work_dir=tmp_path, resume=True)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines if line["kind"] == "val"] == [4, 8]
+
+
 def test_a_schedule_that_is_over_is_refused(toy_config: Config, tmp_path: Path) -> None:
     train(toy_config(), work_dir=tmp_path, options=BIG)
     before = (tmp_path / "result.json").read_bytes()

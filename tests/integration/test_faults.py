@@ -4,6 +4,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -110,7 +111,8 @@ def test_a_full_disk_at_a_checkpoint(bench: Bench) -> None:
     options = ["default_hooks.scalars.interval=100", "train_cfg.max_iters=8", "train_cfg.val_interval=8"]
     ended = faults.run(command, [*words, *options], lambda _: faults.fill_disk(bench.out), own_disk)
     assert ended.code == 1
-    assert f"the disk is full at iteration 5, writing {bench.out}/checkpoints/" in ended.line
+    # A checkpoint is written beside the following steps.
+    assert re.search(rf"the disk is full at iteration [5-8], writing {bench.out}/checkpoints/", ended.line)
     assert "(No space left on device; 0 of 64 MiB free): free space" in ended.line
     assert intact(bench) in ended.line
     bench.out.rmdir()
@@ -125,7 +127,7 @@ def test_a_file_size_limit_at_a_checkpoint(bench: Bench) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
     line = bench.fails(limit, 1)
-    assert "the disk takes no more at iteration 5, writing " in line and "File too large" in line
+    assert re.search("the disk takes no more at iteration [56], writing ", line) and "File too large" in line
     assert intact(bench) in line
     bench.check_intact()
 
@@ -156,7 +158,7 @@ def test_a_full_disk_at_a_small_file(bench: Bench, name: str) -> None:
 @mounts
 def test_a_work_dir_that_becomes_read_only(bench: Bench) -> None:
     line = bench.fails(lambda _: faults.make_read_only(bench.out), 1, before=faults.own_mounts)
-    assert f"work dir {bench.out} can't be written at iteration 5, " in line
+    assert re.search(f"work dir {bench.out} can't be written at iteration [56], ", line)
     assert "(Read-only file system): make it writable" in line and intact(bench) in line
     bench.check_intact()
 
@@ -170,7 +172,7 @@ def test_a_work_dir_that_cannot_be_made(bench: Bench) -> None:
 
 def test_a_work_dir_that_vanishes(bench: Bench) -> None:
     line = bench.fails(lambda _: shutil.rmtree(bench.out), 1)
-    assert f"work dir {bench.out} is gone at iteration 5: bring it back" in line
+    assert re.search(f"work dir {bench.out} is gone at iteration [56]: bring it back", line)
     assert line.endswith("its checkpoints went with it")
     assert not bench.out.exists()  # nobody makes half of it anew
     assert bench.run(resume=True).code == 0 and bench.result()["status"] == "done"

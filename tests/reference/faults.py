@@ -122,6 +122,7 @@ def _with_fault(fault: Callable[[Any], None] | None, at: int) -> Any:
 
     def faulty(self: Any, batch: Any) -> None:
         if fault is not None and self._iter == at:
+            self.runner.call_hook("finish_writing")  # the checkpoint from before shall be there
             fault(self.runner)
         run_iter(self, batch)
 
