@@ -137,6 +137,9 @@ def test_processes_tell_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bad_images, "all_gather_object", lambda own: waiting)
     for hook, runner, record in hooks:
         assert record["bad_images"]["count"] == 0
+        hook.after_scalars(runner, 0, {})
+        hook.after_train_iter(runner, 0)
+        assert runner.train_loop.stop_training
         with pytest.raises(UserError, match="6 of 500"):
-            hook.after_scalars(runner, 0, {})
+            hook.refuse_too_many()
         assert record["bad_images"]["count"] == record["bad_images"]["replaced"] == 6

@@ -20,6 +20,7 @@ from ssod.engine.config import complete
 from ssod.engine.provenance import hash_config
 from ssod.engine.stage_plan import Plan, student_config, teacher_config
 from ssod.engine.stages import train_stages
+from ssod.engine.stop import StopSignal
 from ssod.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -125,7 +126,7 @@ def run(data: Path, tmp_path: Path, trainer: Trainer) -> Callable[..., dict[str,
         config = config_of(data, **stages)
         if change is not None:
             change(config)
-        return train_stages(tmp_path / "run", config, "stac.py", resume, trainer)
+        return train_stages(tmp_path / "run", config, "stac.py", resume, trainer, StopSignal())
 
     return train
 
