@@ -33,7 +33,7 @@ METHODS: dict[str, dict[str, Any] | None] = {
         min_score=dict(type="ClassAdaptive", num_classes=6, min_score=0.3, lowest=0.1, decay=0.9),
     ),
     "UnbiasedTeacher": dict(unsup_weight=dict(value=1.0, start=3), min_score=0.2),
-    "STAC": dict(min_score=0.2),
+    "STAC": dict(min_score=0.05),
 }
 
 
