@@ -99,6 +99,7 @@ def test_files_of_each_stage(finished: Path) -> None:
         *(f"stage_2_labels/{name}" for name in ("pseudo.json", "stage.json")),
         *(f"stage_3_student/{name}" for name in training),
         "stage_3_student/pseudo_labels/iter_0004.jpg",
+        *("stage_1_teacher/checkpoints/iter_00000003.pth", "stage_3_student/checkpoints/iter_00000004.pth"),
     }
     teacher = result_of(finished / "stage_1_teacher")
     assert teacher["method"] == "supervised" and teacher["batch"] == {"labeled": 2, "unlabeled": 0}

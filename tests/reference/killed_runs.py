@@ -278,9 +278,9 @@ def state_of(work_dir: Path) -> dict[str, Any]:
     content = torch.load(work_dir / "checkpoints" / "last.pth", weights_only=True)
     content["meta"] = {key: content["meta"][key] for key in ("iter", "seed", "size")}
     info = content["message_hub"]["runtime_info"]
-    content["message_hub"] = {
-        k: v for k, v in info.items() if k not in ("seconds", "experiment_name", "time")
-    }
+    # mmengine's "iter" is written anew before each step; a run resumed for its last validation takes none.
+    left_out = ("seconds", "experiment_name", "time", "iter")
+    content["message_hub"] = {key: value for key, value in info.items() if key not in left_out}
     lines = [json.loads(line) for line in (work_dir / "metrics.jsonl").read_text().splitlines()]
     timed = ("seconds_per_step", "data_seconds_per_step", "memory_mb")
     content["lines"] = [{k: v for k, v in line.items() if k not in timed} for line in lines]
