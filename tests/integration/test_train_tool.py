@@ -123,6 +123,7 @@ def test_the_other_files(finished: Path) -> None:
         *("result.json", "metrics.jsonl", "config.py", "curves.png", "train.log", ".lock"),
         *("pseudo_labels/iter_0003.jpg", "pseudo_labels/iter_0006.jpg"),
         *(f"checkpoints/{name}.pth" for name in ("last", "best_teacher", "best_student")),
+        "checkpoints/iter_00000006.pth",
     }
 
 
