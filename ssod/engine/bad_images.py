@@ -9,9 +9,9 @@ from mmengine.hooks import Hook
 
 from ssod.data.bad_images import Replaced, notes_of
 from ssod.data.decode import read_image
-from ssod.engine.checkpoints import at_optimizer_step
 from ssod.engine.data_in_use import sources_of
 from ssod.engine.data_policy import DataPolicy
+from ssod.engine.optim import at_optimizer_step
 from ssod.errors import BadImageError, UserError
 
 SAID = 3  # files that the console names; the log names all
@@ -102,9 +102,9 @@ class BadImages(Hook):  # type: ignore[misc]
             if is_main_process():
                 runner.logger.warning(f"image {file.path} can't be read: {file.reason}")
             if len(self.files) <= SAID:
-                runner.call_hook("after_bad_image", text=f"image {file.path} can't be read: {file.reason}")
+                runner.call_hook("after_notice", text=f"image {file.path} can't be read: {file.reason}")
             elif len(self.files) == SAID + 1:
-                runner.call_hook("after_bad_image", text="more images can't be read: see train.log")
+                runner.call_hook("after_notice", text="more images can't be read: see train.log")
         listed = [
             {"source": _name(source), "path": path, "reason": reason}
             for (source, path), reason in list(self.files.items())[:LISTED]

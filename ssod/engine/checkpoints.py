@@ -19,6 +19,7 @@ from ssod.engine import resume
 from ssod.engine.checkpoint_writer import CheckpointWriter
 from ssod.engine.equality import check_equal_on_ranks
 from ssod.engine.evaluate import unwrap
+from ssod.engine.optim import at_optimizer_step
 from ssod.errors import UserError
 from ssod.registry import HOOKS
 
@@ -150,13 +151,6 @@ class Checkpoints(Hook):  # type: ignore[misc]
             resume.take_up(runner, checkpoint)
 
 
-def at_optimizer_step(runner: Any) -> bool:
-    """Whether the optimizer stepped in this iteration, so that no gradient waits for more to come."""
-    count: int = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
-    done: int = runner.iter + 1
-    return done % count == 0 or done == runner.max_iters
-
-
 def on_host(value: Any) -> Any:
     """A copy that nobody else holds: tensors in host memory, containers as plain dicts, lists and tuples."""
     if isinstance(value, Tensor):
@@ -182,18 +176,24 @@ def load(path: str | os.PathLike[str], lazily: bool = False) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist: give the path of a .pth file")
-    others = [str(each) for each in sorted(path.parent.glob(KEPT)) if not each.samefile(path)]
-    hint = f"; whole ones may be {', '.join(others)}" if others else ""
     try:
         content = safe_load.read(path, lazily=lazily)
     except UserError as error:
-        raise UserError(f"checkpoint {error.one_line}{hint}") from None
+        raise UserError(f"checkpoint {error.one_line}{_others(path)}") from None
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or "the file is empty"
-        raise UserError(f"checkpoint {path} can't be read ({reason}): is it complete?{hint}") from error
+        raise UserError(
+            f"checkpoint {path} can't be read ({reason}): is it complete?{_others(path)}"
+        ) from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
         raise UserError(f"checkpoint {path} has no state_dict: it was not written by a training run")
     return content
+
+
+def _others(path: Path) -> str:
+    """Which kept checkpoints stand beside one that is broken; empty for none."""
+    others = [str(each) for each in sorted(path.parent.glob(KEPT)) if not each.samefile(path)]
+    return f"; whole ones may be {', '.join(others)}" if others else ""
 
 
 def check_weights(model: nn.Module, checkpoint: Mapping[str, Any], path: str) -> None:

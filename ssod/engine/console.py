@@ -90,10 +90,6 @@ class Reporter(Hook):  # type: ignore[misc]
         """Prints what the user should know of this run."""
         self.say(text)
 
-    def after_bad_image(self, runner: Any, text: str) -> None:
-        """Prints an image that can't be read."""
-        self.say(text)
-
     def after_val_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:

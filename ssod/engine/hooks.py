@@ -60,7 +60,7 @@ class SemiHook(Hook):  # type: ignore[misc]
             wrapper = runner.optim_wrapper
             taken = getattr(wrapper, "taken", None)
             unwrap(runner.model).after_step(
-                runner.iter // wrapper._accumulative_counts, *(() if taken is None else (taken,))
+                runner.iter // optim.iterations_a_step(wrapper), *(() if taken is None else (taken,))
             )
         self.stepped = False
 
@@ -94,7 +94,7 @@ class ScalarLog(Hook):  # type: ignore[misc]
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Keeps the step's scalars; at the interval, and at the end, gives out their means."""
-        stepped = checkpoints.at_optimizer_step(runner)
+        stepped = optim.at_optimizer_step(runner)
         norm = getattr(runner.optim_wrapper, "grad_norm", None) if stepped else None
         self.kept.append({**(outputs or {}), **({} if norm is None else {"grad_norm": norm})})
         iteration = runner.iter + 1

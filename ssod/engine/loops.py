@@ -7,6 +7,7 @@ from mmengine.runner import BaseLoop, IterBasedTrainLoop
 
 from ssod.engine import evaluate, random_state
 from ssod.engine.data_policy import DataPolicy
+from ssod.engine.optim import iterations_a_step
 from ssod.registry import LOOPS
 
 
@@ -83,7 +84,7 @@ class SemiTrainLoop(IterBasedTrainLoop):  # type: ignore[misc]
     def _validate_if_due(self) -> None:
         """Validates if this iteration asks for it and hasn't been validated before a stop."""
         # With gathered gradients after the optimizer's step, so that a stop here cuts none.
-        gathered = getattr(self.runner.optim_wrapper, "_accumulative_counts", 1)
+        gathered = iterations_a_step(self.runner.optim_wrapper)
         due = self._iter % gathered == 0 and self._iter % self.val_interval < gathered
         due = due or self._iter == self._max_iters
         done = self.runner.message_hub.get_info("validated_iter") == self._iter

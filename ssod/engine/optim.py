@@ -128,3 +128,15 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
         if scale and self.scaler is not None:
             self.scaler.load_state_dict(scale)
         super().load_state_dict(state_dict)
+
+
+def iterations_a_step(wrapper: Any) -> int:
+    """How many iterations gather the gradient of one optimizer step."""
+    count: int = getattr(wrapper, "_accumulative_counts", 1)
+    return count
+
+
+def at_optimizer_step(runner: Any) -> bool:
+    """Whether the optimizer stepped in this iteration, so that no gradient waits for more to come."""
+    done: int = runner.iter + 1
+    return done % iterations_a_step(runner.optim_wrapper) == 0 or done == runner.max_iters

@@ -216,9 +216,8 @@ class RankWatch(Hook):  # type: ignore[misc]
         cause = self.cause()
         if cause is None:
             return error
-        self.lost, explained = True, RunError(cause + ADVICE)
-        explained.__cause__ = error
-        return explained
+        self.lost = True
+        return RunError(cause + ADVICE)
 
     @contextmanager
     def explaining(self) -> Iterator[None]:

@@ -12,8 +12,8 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 from torch import distributed
 
-from ssod.engine.checkpoints import at_optimizer_step
 from ssod.engine.loops import StopRequested
+from ssod.engine.optim import at_optimizer_step
 from ssod.engine.processes import GRACE, PATIENCE
 
 # Ctrl-C; what kill, torchrun and a job's end send; what SLURM sends before the end, if asked to.

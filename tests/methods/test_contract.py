@@ -13,21 +13,13 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 from reference import detectors
+from reference.lively_methods import METHODS
 from torch import Tensor
 
 from ssod.models.student import supervised_losses
 from ssod.models.views import SemiBatch
 
 EMA = dict(type="EMATeacher")
-# Bounds low enough that random networks have something to teach. A new method adds its line here.
-METHODS: dict[str, dict[str, Any]] = {
-    "SoftTeacher": dict(floor=0.3, rpn_min_score=0.4, cls_min_score=0.4, box_max_spread=0.5),
-    "MeanTeacher": dict(rpn_weight=1.0),
-    "FixMatch": dict(min_score=0.4),
-    "FixMatch, teacher": dict(min_score=0.4, labeler="teacher"),
-    "UnbiasedTeacher": dict(min_score=0.4),
-    "STAC": dict(min_score=0.4),
-}
 every_method = pytest.mark.parametrize("name", METHODS)
 
 

@@ -11,7 +11,8 @@ import torch
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import set_random_seed
 from reference import detectors, ranks
-from torch import nn
+from reference.lively_methods import METHODS
+from reference.parity import Ready
 
 from ssod.engine.equality import check_equal_on_ranks
 from ssod.engine.optim import GuardedOptimWrapper
@@ -21,22 +22,7 @@ from ssod.models import frcnn
 from ssod.models.views import SemiBatch
 
 EMA = dict(type="EMATeacher", ramp=False)  # it goes on finding boxes
-METHODS: dict[str, dict[str, Any]] = {  # as in test_contract.py: random networks have something to teach
-    "SoftTeacher": dict(floor=0.3, rpn_min_score=0.4, cls_min_score=0.4, box_max_spread=0.5),
-    "MeanTeacher": dict(rpn_weight=1.0),
-    "FixMatch": dict(min_score=0.4),
-    "FixMatch, teacher": dict(min_score=0.4, labeler="teacher"),
-    "UnbiasedTeacher": dict(min_score=0.4),
-    "STAC": dict(min_score=0.4),
-}
 STEPS = ("with labels", "first without", "bfloat16")
-
-
-class Ready(nn.Module):
-    """A data preprocessor for batches that are ready."""
-
-    def forward(self, batch: SemiBatch, training: bool = False) -> dict[str, Any]:
-        return dict(inputs=batch, data_samples=None)
 
 
 def batch_of(rank: int, empty: bool) -> SemiBatch:
