@@ -74,5 +74,5 @@ def _select(ours: list[Tensor], theirs: list[Tensor], keep: list[bool]) -> tuple
 
 
 def _copy(ours: list[Tensor], theirs: list[Tensor]) -> None:
-    for target, source in zip(ours, theirs, strict=True):
-        target.copy_(source)
+    if ours:
+        torch._foreach_copy_(ours, theirs)

@@ -230,11 +230,16 @@ def use_mixed_precision(config: Config, has_gpu: bool, has_bfloat16: bool) -> No
     config.optim_wrapper.precision = "bfloat16" if has_bfloat16 or not has_gpu else "float16"
 
 
-def use_fused_optimizer(config: Config) -> None:
-    """Lets the optimizer step in one kernel, which can skip a bad step without anyone waiting."""
+def use_fused_optimizer(config: Config, has_gpu: bool) -> None:
+    """Lets the optimizer step all parameters at once, unless the config says how it is to step.
+
+    On a GPU in one kernel, which can skip a bad step without anyone waiting; on a CPU by torch's `foreach`,
+    to the bit what one parameter after the other gives.
+    """
     optimizer = config.optim_wrapper.get("optimizer") or {}
-    if optimizer.get("type") in ("SGD", "Adam", "AdamW") and "foreach" not in optimizer:
-        optimizer.setdefault("fused", True)
+    known = optimizer.get("type") in ("SGD", "Adam", "AdamW")
+    if known and not {"foreach", "fused"} & set(optimizer):
+        optimizer["fused" if has_gpu else "foreach"] = True
 
 
 def default_work_dir(path: str | Path) -> Path:

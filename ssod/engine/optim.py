@@ -123,11 +123,16 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up what `state_dict` returned, with this or another precision."""
+        """Takes up what `state_dict` returned, with this or another precision, on this or another device."""
         scale = state_dict.pop("loss_scaler", None)
         if scale and self.scaler is not None:
             self.scaler.load_state_dict(scale)
+        groups = self.optimizer.param_groups
+        kernels = [{key: group[key] for key in ("fused", "foreach") if key in group} for group in groups]
         super().load_state_dict(state_dict)
+        # torch would take over the saved kernel, too; not every one leaves out a step that is not finite.
+        for group, kernel in zip(self.optimizer.param_groups, kernels, strict=True):
+            group.update(kernel)
 
 
 def iterations_a_step(wrapper: Any) -> int:

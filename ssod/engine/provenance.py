@@ -16,7 +16,7 @@ from ssod.errors import UserError
 
 # What says where a run reads and how it computes, but not what: a run may move to another machine.
 _NO_IDENTITY = frozenset(
-    {"data_root", "num_workers", "persistent_workers", "pin_memory", "prefetch_factor", "fused"}
+    {"data_root", "num_workers", "persistent_workers", "pin_memory", "prefetch_factor", "fused", "foreach"}
 )
 
 

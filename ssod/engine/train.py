@@ -69,8 +69,7 @@ def train(
         if amp:
             gpu = torch.cuda.is_available()
             use_mixed_precision(config, gpu, gpu and torch.cuda.is_bf16_supported())
-        if torch.cuda.is_available():
-            use_fused_optimizer(config)
+        use_fused_optimizer(config, torch.cuda.is_available())
         place = Path(work_dir or config.get("work_dir") or default_work_dir(config_path))
         config.pop("work_dir", None)
         config.launcher = choose_launcher(launcher or config.get("launcher"))

@@ -10,11 +10,12 @@ from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import ConfigDict
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, check_choice
 from ..registry import METHODS, MODELS, TEACHERS
 from .any_detector import Detector
+from .folding import fold_norms as fold_norms_of
 from .student import supervised_losses
-from .supported import check_detector, check_method, without_masks
+from .supported import check_detector, check_method, two_stage_fault, without_masks
 from .views import SemiBatch
 
 
@@ -25,7 +26,9 @@ class SemiDetector(BaseDetector):  # type: ignore[misc]
     detector: config of an mmdet detector, built once for the student and once for the teacher ·
     method: config of a Method, or None for supervised training through the same code ·
     teacher: config of EMATeacher or FrozenTeacher, or None: then the student is the only network ·
-    data_preprocessor: config of SemiPreprocessor. Checkpoint keys: `student.*`, `teacher.*`.
+    data_preprocessor: config of SemiPreprocessor · teacher_dtype: "bfloat16" or "float16" for the teacher's
+    backbone and neck while it labels (testing keeps its own precision) · fold_norms: BatchNorm that keeps its
+    statistics becomes part of its convolution (models/folding.py). Checkpoint keys: `student.*`, `teacher.*`.
     """
 
     def __init__(
@@ -34,6 +37,8 @@ class SemiDetector(BaseDetector):  # type: ignore[misc]
         method: dict[str, Any] | None = None,
         teacher: dict[str, Any] | None = None,
         data_preprocessor: dict[str, Any] | None = None,
+        teacher_dtype: str = "float32",
+        fold_norms: bool = True,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -52,9 +57,25 @@ class SemiDetector(BaseDetector):  # type: ignore[misc]
             raise UserError(
                 f"method {type(self.method).__name__} needs model.teacher, e.g. dict(type='EMATeacher')"
             )
+        if teacher_dtype != "float32":
+            self._set_teacher_dtype(teacher_dtype)
+        if fold_norms:
+            for network in (self.student, self.teacher):
+                for part in network.children() if network is not None else ():
+                    fold_norms_of(part)
         # A step is about 8 % faster for it on a CPU (a GPU was not measured); checkpoints are the same.
         self.to(memory_format=torch.channels_last)
         self.step = 0
+
+    def _set_teacher_dtype(self, dtype: str) -> None:
+        check_choice("model", "teacher_dtype", dtype, ("float32", "bfloat16", "float16"))
+        fault = two_stage_fault(self.student)
+        if self.teacher is None or fault is not None:
+            raise UserError(
+                f"model: teacher_dtype={dtype!r} needs "
+                + ("model.teacher" if self.teacher is None else f"a two-stage detector: {fault}")
+            )
+        self.teacher.trunk_dtype = getattr(torch, dtype)
 
     @property
     def which(self) -> tuple[str, ...]:

@@ -72,8 +72,12 @@ class RoITargets:
 
 
 def features(detector: Detector, images: Tensor) -> Features:
-    """The feature pyramid of images (B, 3, H, W)."""
-    return tuple(detector.extract_feat(images))
+    """The feature pyramid of images (B, 3, H, W); in float32 from a teacher that has a `trunk_dtype`."""
+    dtype = getattr(detector, "trunk_dtype", None)
+    if dtype is None:
+        return tuple(detector.extract_feat(images))
+    with torch.autocast(images.device.type, dtype=dtype):
+        return tuple(each.float() for each in detector.extract_feat(images))
 
 
 # ---------------------------------------------------------------- region proposals

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from ssod.engine.config import check_names, default_work_dir, load_config
+from ssod.engine.config import check_names, default_work_dir, load_config, use_fused_optimizer
 from ssod.engine.mistakes import suggest
 from ssod.errors import UserError
 
@@ -95,6 +95,23 @@ def test_helper_variables_are_told_from_mistakes() -> None:
         check_names(Config(dict(optim_wraper={})), "c.py")
     with pytest.raises(UserError, match=r"'zebra'.*starts with an underscore"):
         check_names(Config(dict(zebra={})), "c.py")
+
+
+@pytest.mark.parametrize(
+    ("given", "has_gpu", "set_"),
+    [
+        (dict(type="SGD"), True, dict(fused=True)),
+        (dict(type="AdamW"), False, dict(foreach=True)),
+        (dict(type="SGD", fused=False), True, {}),
+        (dict(type="Lion"), True, {}),
+    ],
+)
+def test_optimizers_step_all_parameters_at_once(
+    given: dict[str, object], has_gpu: bool, set_: dict[str, object]
+) -> None:
+    config = Config(dict(optim_wrapper=dict(optimizer=given)))
+    use_fused_optimizer(config, has_gpu)
+    assert config.optim_wrapper.optimizer == given | set_
 
 
 def test_default_work_dir() -> None:

@@ -123,3 +123,32 @@ def test_a_fused_optimizer_skips_a_bad_step_by_itself(kind: type[torch.optim.Opt
     assert int(fused.left_out) == int(plain.left_out) == 1
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_the_kernel_is_this_runs_own() -> None:
+    """torch would take over the saved one, which on a GPU would step along a bad gradient."""
+    saved = GuardedOptimWrapper(torch.optim.SGD(network().parameters(), lr=0.5, foreach=True)).state_dict()
+    wrapper = GuardedOptimWrapper(torch.optim.SGD(network().parameters(), lr=0.1, fused=True))
+    wrapper.load_state_dict(saved)
+    (group,) = wrapper.optimizer.param_groups
+    assert group["lr"] == 0.5
+    assert group["fused"] and not group["foreach"]
+    wrapper.device = "cuda"  # only decides who looks
+    before = [each.clone() for each in group["params"]]
+    for each in group["params"]:
+        each.grad = torch.full_like(each, torch.nan)
+    wrapper.step()
+    assert all(a.equal(b) for a, b in zip(before, group["params"], strict=True))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_all_parameters_at_once_are_the_same_to_the_bit(kind: type[torch.optim.Optimizer]) -> None:
+    """What a CPU run is set to, against one parameter after the other."""
+    ours, theirs = network(), network()
+    options = dict(lr=0.1, weight_decay=0.01) | (dict(momentum=0.9) if kind is torch.optim.SGD else {})
+    together = GuardedOptimWrapper(kind(ours.parameters(), foreach=True, **options))
+    singly = GuardedOptimWrapper(kind(theirs.parameters(), foreach=False, **options))
+    for factor in (1.0, 0.3, 2.0):
+        together.update_params(loss_of(ours, factor))
+        singly.update_params(loss_of(theirs, factor))
+    assert all(a.equal(b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssod.core.geometry import project_boxes
 from ssod.errors import UserError
+from ssod.models import frcnn
 from ssod.models.student import supervised_losses
 
 EMA = dict(type="EMATeacher", decay=0.9)
@@ -330,3 +331,29 @@ TEACHERS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("message", "teacher"), TEACHERS, ids=[row[0] for row in TEACHERS])
 def test_wrong_options_of_a_teacher(registered: None, message: str, teacher: dict[str, Any]) -> None:
     refused(message, detector=detectors.config(), method=SOFT, teacher=teacher)
+
+
+def test_teacher_in_half_precision(registered: None) -> None:
+    """teacher_dtype rounds the teacher's features, to 8 bits, and nothing of the student or of tests."""
+    plain, half = (
+        detectors.semi_detector(None, EMA, model=dict(teacher_dtype=dtype)).eval()
+        for dtype in ("float32", "bfloat16")
+    )
+    look = detectors.view()
+    exact, rounded = (frcnn.features(each.teacher, look.images) for each in (plain, half))
+    for level, rough in zip(exact, rounded, strict=True):
+        assert rough.dtype == torch.float32
+        assert not rough.equal(level)
+        assert (rough - level).norm() < 0.03 * level.norm()
+    for level, same_level in zip(exact, half.extract_feat(look.images), strict=True):
+        assert same_level.equal(level)
+    theirs = frcnn.features(plain.student, look.images)
+    for level, same_level in zip(theirs, frcnn.features(half.student, look.images), strict=True):
+        assert same_level.equal(level)
+
+
+def test_teacher_dtype_names_what_it_needs(registered: None) -> None:
+    with pytest.raises(UserError, match=r"needs model\.teacher"):
+        detectors.semi_detector(None, model=dict(teacher_dtype="bfloat16"))
+    with pytest.raises(UserError, match="'bfloat8'; use 'float32'"):
+        detectors.semi_detector(None, EMA, model=dict(teacher_dtype="bfloat8"))

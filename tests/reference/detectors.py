@@ -216,22 +216,30 @@ def assert_same_gradients(detector: Any, ours: Tensor, theirs: Tensor) -> None:
 
 
 def semi_detector(
-    method: dict[str, Any] | None, teacher: dict[str, Any] | None = None, seed: int = 0, **options: Any
+    method: dict[str, Any] | None,
+    teacher: dict[str, Any] | None = None,
+    seed: int = 0,
+    model: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Any:
-    """A SemiDetector in train mode, its student and its teacher lively and not the same."""
+    """A SemiDetector in train mode, its student and its teacher lively and not the same.
+
+    model: more of its options; the rest are those of `config`.
+    """
     from ssod.registry import MODELS
 
     torch.manual_seed(seed)
-    model = MODELS.build(
+    built = MODELS.build(
         dict(
             type="SemiDetector",
             detector=config(**options),
             method=method,
             teacher=teacher,
             data_preprocessor=dict(type="SemiPreprocessor", pad_size_divisor=32),
+            **(model or {}),
         )
     ).train()
-    enliven(model.student)
-    if model.teacher is not None:
-        enliven(model.teacher)
-    return model
+    enliven(built.student)
+    if built.teacher is not None:
+        enliven(built.teacher)
+    return built

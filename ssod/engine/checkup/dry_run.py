@@ -118,8 +118,7 @@ def shortened(config: Config, work_dir: Path, weight: float | None) -> Config:
 
 def _try(config: Config, work_dir: Path, name: str, setup: Setup) -> list[Finding]:
     """The findings of one training of two steps."""
-    if torch.cuda.is_available():
-        use_fused_optimizer(config)
+    use_fused_optimizer(config, torch.cuda.is_available())
     silence()
     weight = None if setup.ramp is None else setup.ramp.value
     runner, watch = build_runner(shortened(config, work_dir, weight)), _Watch()

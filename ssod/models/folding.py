@@ -1,0 +1,145 @@
+"""BatchNorm that keeps its statistics, folded into the convolution before it.
+
+Such a norm is a fixed scale and shift per channel: conv(x, w) · s + b = conv(x, w · s) + b. Folded, it costs
+a product of the size of the weights where it took two passes over the activations, forward and backward, and
+kept one of them in memory. Scale and shift are computed anew for every forward pass from the norm's own
+tensors, so checkpoints, averages and optimizers see the modules they know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from types import MethodType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Pair(NamedTuple):
+    """A convolution, and the BatchNorm that alone reads its output."""
+
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d
+
+
+def fold_norms(module: nn.Module) -> int:
+    """How many pairs below `module` fold from now on, whenever their norm is in eval.
+
+    Found are mmdet's ResNet, mmcv's ConvModule and nn.Sequential; other networks stay as they are. For a
+    detector give its parts (backbone, neck, heads): scale and shift are made when a part is called.
+    """
+    pairs = list(find_pairs(module))
+    if pairs:
+        for pair in pairs:
+            _set(pair, None)
+            pair.conv.forward = MethodType(_conv_forward, pair.conv)  # type: ignore[method-assign]
+            pair.norm.forward = MethodType(_norm_forward, pair.norm)  # type: ignore[method-assign]
+        folding = Folding(pairs)
+        module.register_forward_pre_hook(folding.begin)
+        # Outside of the call nothing is folded: gradient checkpointing runs a part of it again by itself.
+        module.register_forward_hook(folding.end, always_call=True)
+    return len(pairs)
+
+
+class Folding:
+    """The pairs of a module, folded while it is called."""
+
+    def __init__(self, pairs: list[Pair]) -> None:
+        self.pairs = pairs
+
+    def begin(self, module: nn.Module, inputs: Any) -> None:
+        """Makes scale and shift of every pair whose norm is in eval: all at once, in a few operators."""
+        pairs = [pair for pair in self.pairs if not pair.norm.training]
+        if not pairs:
+            return
+        with torch.no_grad():
+            variances = [_statistic(norm.running_var) for _, norm in pairs]
+            scales = list(torch._foreach_add(variances, _epsilons(pairs)))
+            torch._foreach_sqrt_(scales)
+            torch._foreach_reciprocal_(scales)
+        learned = torch.is_grad_enabled() and any(norm.weight.requires_grad for _, norm in pairs)
+        with torch.set_grad_enabled(learned):
+            if learned:  # one by one: a gradient of all together would come only when the backward ends
+                scales = [norm.weight * scale for (_, norm), scale in zip(pairs, scales, strict=True)]
+                shifts = [
+                    torch.addcmul(norm.bias, _statistic(norm.running_mean), scale, value=-1)
+                    for (_, norm), scale in zip(pairs, scales, strict=True)
+                ]
+            else:
+                torch._foreach_mul_(scales, [norm.weight for _, norm in pairs])
+                means = torch._foreach_mul([_statistic(norm.running_mean) for _, norm in pairs], scales)
+                shifts = list(torch._foreach_sub([norm.bias for _, norm in pairs], means))
+        for pair, scale, shift in zip(pairs, scales, shifts, strict=True):
+            _set(pair, (scale[:, None, None, None], shift))
+
+    def end(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Lets go of them."""
+        for pair in self.pairs:
+            _set(pair, None)
+
+
+def _set(pair: Pair, folded: tuple[Tensor, Tensor] | None) -> None:
+    for module in pair:
+        module.__dict__["folded"] = folded
+
+
+def _statistic(value: Tensor | None) -> Tensor:
+    assert value is not None  # find_pairs leaves out norms without statistics
+    return value
+
+
+def _epsilons(pairs: list[Pair]) -> Any:
+    """The norms' eps: one number where they agree."""
+    values = [norm.eps for _, norm in pairs]
+    return values[0] if len(set(values)) == 1 else values
+
+
+def _conv_forward(conv: Any, images: Tensor) -> Tensor:
+    """The convolution, with the norm in it while its part of the network is called."""
+    if conv.folded is None:
+        return nn.Conv2d.forward(conv, images)
+    scale, shift = conv.folded
+    result: Tensor = conv._conv_forward(images, conv.weight * scale, shift)
+    return result
+
+
+def _norm_forward(norm: Any, images: Tensor) -> Tensor:
+    """Nothing is left to do where the convolution did it."""
+    return images if norm.folded is not None else nn.BatchNorm2d.forward(norm, images)
+
+
+# ---------------------------------------------------------------- who feeds whom
+
+
+def find_pairs(module: nn.Module) -> Iterator[Pair]:
+    """Pairs below a module whose forward is known to hand the convolution's output to the norm alone."""
+    for each in module.modules():
+        for conv, norm in _candidates(each):
+            known = _plain(conv, nn.Conv2d) and _plain(norm, nn.BatchNorm2d)
+            if known and conv.bias is None and norm.affine and norm.track_running_stats:
+                yield Pair(conv, norm)
+
+
+def _plain(module: Any, kind: type[nn.Module]) -> bool:
+    """Whether a module is exactly of a class, and nothing hooks into its call."""
+    hooked = module is not None and (module._forward_hooks or module._forward_pre_hooks)
+    return type(module) is kind and not hooked
+
+
+def _candidates(module: Any) -> Iterator[tuple[Any, Any]]:
+    # mmcv's and mmdet's modules import its kernels: only after kernels.install(), which import may precede.
+    from mmcv.cnn import ConvModule
+    from mmdet.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
+
+    forward = type(module).forward
+    if forward is nn.Sequential.forward:
+        yield from pairwise(module)
+    elif forward is ConvModule.forward and module.with_norm and module.order[:2] == ("conv", "norm"):
+        yield module.conv, module.norm
+    elif forward is ResNet.forward and not module.deep_stem:
+        yield module.conv1, module.norm1
+    elif forward in (BasicBlock.forward, Bottleneck.forward):
+        for number in range(1, 4 if forward is Bottleneck.forward else 3):
+            yield getattr(module, f"conv{number}"), getattr(module, f"norm{number}")
