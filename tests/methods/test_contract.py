@@ -131,7 +131,7 @@ def test_weight_is_a_factor(registered: None, name: str) -> None:
 
 @every_method
 def test_bfloat16(registered: None, name: str) -> None:
-    """Under autocast: float32 losses near those without, every parameter with a gradient."""
+    """Under autocast: float32 losses, each within 3 % of the step's total; every parameter with a gradient."""
     model, batch = model_of(name), batch_of()
     torch.manual_seed(0)
     exact = model.loss(batch)
@@ -140,7 +140,10 @@ def test_bfloat16(registered: None, name: str) -> None:
         losses = model.loss(batch)
     assert all(value.isfinite().all() for value in losses.values()), losses
     assert all(value.dtype == torch.float32 for key, value in losses.items() if "loss" in key)
-    assert total(losses).item() == pytest.approx(total(exact).item(), rel=0.1)
+    for key, value in exact.items():
+        if "loss" in key:
+            apart = (losses[key] - value).abs().item()
+            assert apart <= 0.03 * total(exact).item(), f"{key} is {apart} apart"
     total(losses).backward()
     assert untrained(model) == []
 
