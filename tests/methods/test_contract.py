@@ -131,7 +131,7 @@ def test_weight_is_a_factor(registered: None, name: str) -> None:
 
 @every_method
 def test_bfloat16(registered: None, name: str) -> None:
-    """Under autocast: float32 losses, each within 3 % of the step's total; every parameter with a gradient."""
+    """Under autocast: losses within 3 % of the step's total; each parameter gets a gradient."""
     model, batch = model_of(name), batch_of()
     torch.manual_seed(0)
     exact = model.loss(batch)
