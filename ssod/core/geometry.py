@@ -18,8 +18,9 @@ def project_boxes(boxes: Tensor, homography: Tensor, size: Tensor | None) -> Ten
     if homography.shape != (len(boxes), 3, 3):
         raise ValueError(f"homography must be ({len(boxes)}, 3, 3), got {tuple(homography.shape)}")
     with torch.autocast(boxes.device.type, enabled=False):
-        x = boxes.float()[..., [0, 2, 2, 0]]  # (B, K, 4 corners)
-        y = boxes.float()[..., [1, 1, 3, 3]]
+        left, top, right, bottom = boxes.float().unbind(-1)  # a list as index would be copied to the device
+        x = torch.stack([left, right, right, left], dim=-1)  # (B, K, 4 corners)
+        y = torch.stack([top, top, bottom, bottom], dim=-1)
         h = homography.float()[:, None, None]  # (B, 1, 1, 3, 3)
         depth = h[..., 2, 0] * x + h[..., 2, 1] * y + h[..., 2, 2]
         mapped_x = (h[..., 0, 0] * x + h[..., 0, 1] * y + h[..., 0, 2]) / depth

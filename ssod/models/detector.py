@@ -96,7 +96,7 @@ class SemiDetector(BaseDetector):  # type: ignore[misc]
             supervised = supervised_losses(self.student, batch_inputs)
             return {f"sup_{key}": value for key, value in supervised.items()}
         losses: dict[str, Tensor] = self.method.losses(self.student, self.teacher, batch_inputs, weight)
-        losses["unsup_weight"] = batch_inputs.strong.images.new_tensor(weight)
+        losses["unsup_weight"] = batch_inputs.strong.images.new_full((), weight)
         return losses
 
     @torch.no_grad()

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 
 from ..core import losses as core_losses
 from ..core.geometry import clip_boxes, pairwise_iou
 from ..core.labels import BoxLabels
 from ..core.matching import MatchRule, SampleRule, assign, gather_boxes, sample
+from .suppression import candidates, suppress
 from .views import View
 
 Features = tuple[Tensor, ...]
@@ -166,7 +166,7 @@ def proposals(detector: Detector, rpn: RPNOutput, view: View, config: Any) -> Bo
     sides = boxes[..., 2:] - boxes[..., :2]
     wanted = (sides > config.get("min_bbox_size", -1)).all(dim=-1) & score.isfinite()
     group = torch.cat(levels, dim=1)
-    return _suppress(
+    return suppress(
         boxes,
         score,
         torch.zeros_like(group),
@@ -188,33 +188,6 @@ def objectness(rpn: RPNOutput, boxes: Tensor, chunk: int = 32) -> Tensor:
             for each in boxes
         ]
     return rpn.logits.gather(1, torch.stack(nearest)).sigmoid()
-
-
-def _suppress(
-    boxes: Tensor,
-    scores: Tensor,
-    classes: Tensor,
-    groups: Tensor,
-    wanted: Tensor,
-    iou_threshold: float,
-    max_per_image: int,
-) -> BoxLabels:
-    """BoxLabels that survive NMS within each image and group, the best `max_per_image` of each image.
-
-    boxes (B, M, 4), the rest (B, M). Slots are trimmed to the fullest image: the host has just waited for
-    NMS, and empty slots would cost RoI work. Image by image, since float32 can't hold the offsets that keep
-    the groups of a whole batch apart: boxes would be rounded to 4 px.
-    """
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []
-    for image in range(len(boxes)):
-        # sync: NMS needs its boxes dense, and its result has as many as it has.
-        place = wanted[image].nonzero().squeeze(1)
-        box, score = boxes[image, place].float(), scores[image, place].float()
-        reach = box.amax() + 1 if len(box) else 1.0
-        apart = box + (groups[image, place] * reach)[:, None]
-        keep = nms(apart, score, iou_threshold)[:max_per_image]
-        kept.append((box[keep], classes[image, place[keep]], score[keep]))
-    return BoxLabels.pad(*(list(each) for each in zip(*kept, strict=True)))
 
 
 # ---------------------------------------------------------------- regions of interest
@@ -344,18 +317,17 @@ def detect(detector: Detector, view: View, floor: float) -> tuple[BoxLabels, Fea
     found = proposals(detector, rpn_forward(detector, pyramid), view, detector.test_cfg.rpn)
     [(logits, codes)] = roi_forward(detector, pyramid, [(0, found.boxes)])
     scores = logits.softmax(dim=-1)[..., :-1]  # (B, N, C)
-    wanted = (scores > floor) & found.valid[..., None]
-    batch, slots, num_classes = scores.shape
-    codes = codes.view(batch, slots, -1, 4).expand(-1, -1, num_classes, -1)
-    boxes = found.boxes[:, :, None].expand_as(codes)
-    decoded = head.bbox_coder.decode(boxes.reshape(-1, 4), codes.reshape(-1, 4))
-    classes = torch.arange(num_classes, device=scores.device).expand_as(scores).flatten(1)
-    labels = _suppress(
-        clip_boxes(decoded.view(batch, -1, 4), view.size),
-        scores.flatten(1),
+    place, wanted = candidates(scores, found.valid, floor)  # (B, M): only these are decoded
+    row, classes = place // scores.shape[2], place % scores.shape[2]
+    boxes = gather_boxes(found.boxes, row)
+    codes = gather_boxes(codes.view(len(codes), -1, 4), row if head.reg_class_agnostic else place)
+    decoded = head.bbox_coder.decode(boxes.flatten(0, 1), codes.flatten(0, 1)).view_as(boxes)
+    labels = suppress(
+        clip_boxes(decoded, view.size),
+        scores.flatten(1).gather(1, place),
         classes,
         classes,
-        wanted.flatten(1),
+        wanted,
         config.nms.iou_threshold,
         config.max_per_img,
     )
@@ -387,7 +359,8 @@ def _encode(head: Any, boxes: Tensor, targets: Tensor, positive: Tensor) -> Tens
     """What the head should regress (B, S, 4): codes, or boxes where it learns those; 0 off the positives."""
     if head.reg_decoded_bbox:
         return targets
-    unit = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])  # padding has no sides: its logarithm would be infinite
+    # Padding has no sides, and their logarithm would be infinite: there it is the box (0, 0, 1, 1).
+    unit = (torch.arange(4, device=boxes.device) > 1).to(boxes.dtype)
     safe = torch.where(positive[..., None], boxes, unit)
     wanted = torch.where(positive[..., None], targets, unit)
     codes: Tensor = head.bbox_coder.encode(safe.flatten(0, 1), wanted.flatten(0, 1))
