@@ -17,6 +17,7 @@ from .suppression import candidates, suppress
 from .views import View
 
 Features = tuple[Tensor, ...]
+MOST_ROIS = 4096  # in one call without gradient: their features (256 x 7 x 7, float32) take 0.2 GB
 Detector = Any  # an mmdet TwoStageDetector: mmdet has no types, and nn.Module would hide its parts
 
 
@@ -239,23 +240,32 @@ def roi_forward(
 ) -> list[tuple[Tensor, Tensor]]:
     """Class logits (B, S, C + 1) and box codes (B, S, 4 C or 4) of several box groups in one head call.
 
-    groups: (row of the group's first image in the pyramid, boxes (B, S, 4)). RoIAlign runs in float32 with
-    autocast off: mmdet's extractor would cast the boxes to the features' half precision.
+    groups: (row of the group's first image in the pyramid, boxes (B, S, 4)). Without gradient it takes
+    MOST_ROIS boxes at a time, so that memory is bounded.
+    """
+    rois = torch.cat([_rois(boxes, first) for first, boxes in groups])
+    levels = [each.float() for each in pyramid[: detector.roi_head.bbox_roi_extractor.num_inputs]]
+    most = len(rois) if torch.is_grad_enabled() else MOST_ROIS
+    parts = [_head_outputs(detector, levels, part) for part in torch.split(rois, max(1, most))]
+    logits, codes = (torch.cat(each) for each in zip(*parts, strict=True))
+    shapes = [boxes.shape[:2] for _, boxes in groups]
+    counts = [batch * slots for batch, slots in shapes]
+    outputs = zip(shapes, torch.split(logits, counts), torch.split(codes, counts), strict=True)
+    return [(logit.float().view(*shape, -1), code.float().view(*shape, -1)) for shape, logit, code in outputs]
+
+
+def _head_outputs(detector: Detector, levels: list[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
+    """Class logits and box codes of rois (R, 5) on float32 levels.
+
+    RoIAlign runs with autocast off: mmdet's extractor would cast the boxes to half precision.
     """
     roi_head = detector.roi_head
-    rois = torch.cat([_rois(boxes, first) for first, boxes in groups])
-    extractor = roi_head.bbox_roi_extractor
     with torch.autocast(rois.device.type, enabled=False):
-        regions = extractor([each.float() for each in pyramid[: extractor.num_inputs]], rois)
+        regions = roi_head.bbox_roi_extractor(levels, rois)
     if roi_head.with_shared_head:
         regions = roi_head.shared_head(regions)
     logits, codes = roi_head.bbox_head(regions)
-    shapes = [boxes.shape[:2] for _, boxes in groups]
-    counts = [batch * slots for batch, slots in shapes]
-    return [
-        (logit.float().view(*shape, -1), code.float().view(*shape, -1))
-        for shape, logit, code in zip(shapes, logits.split(counts), codes.split(counts), strict=True)
-    ]
+    return logits, codes
 
 
 def _rois(boxes: Tensor, first: int) -> Tensor:
@@ -290,9 +300,16 @@ def class_probabilities(detector: Detector, pyramid: Features, boxes: Tensor) ->
 def refine_boxes(
     detector: Detector, pyramid: Features, boxes: Tensor, classes: Tensor, size: Tensor
 ) -> Tensor:
-    """Boxes (B, S, 4) after the head's regression for the given classes (B, S), clipped to size (B, 2)."""
-    [(_, codes)] = roi_forward(detector, pyramid, [(0, boxes)])
-    return apply_codes(detector, boxes, codes, classes, size)
+    """Boxes (B, S, 4) after the head's regression for the given classes (B, S), clipped to size (B, 2).
+
+    Some slots at a time, as many as MOST_ROIS allows: codes for all classes are not kept.
+    """
+    refined = []
+    slots = max(1, MOST_ROIS // len(boxes))
+    for box, label in zip(torch.split(boxes, slots, 1), torch.split(classes, slots, 1), strict=True):
+        [(_, codes)] = roi_forward(detector, pyramid, [(0, box)])
+        refined.append(apply_codes(detector, box, codes, label, size))
+    return torch.cat(refined, dim=1)
 
 
 def apply_codes(detector: Detector, boxes: Tensor, codes: Tensor, classes: Tensor, size: Tensor) -> Tensor:
