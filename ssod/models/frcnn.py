@@ -77,13 +77,27 @@ def features(detector: Detector, images: Tensor) -> Features:
     return tuple(detector.extract_feat(images))
 
 
+def cut(detector: Detector, maps: Sequence[Tensor], extent: tuple[int, int] | None) -> Features:
+    """Maps (B, A, h, w) of the pyramid's levels without what lies beyond `extent`: see View."""
+    if extent is None:
+        return tuple(maps)
+    strides = detector.rpn_head.prior_generator.strides  # (x, y) px
+    return tuple(
+        each[..., : -(-extent[0] // down), : -(-extent[1] // right)]
+        for each, (right, down) in zip(maps, strides, strict=True)
+    )
+
+
 # ---------------------------------------------------------------- region proposals
 
 
-def rpn_forward(detector: Detector, pyramid: Features) -> RPNOutput:
-    """The RPN run once over the pyramid, its levels flattened in mmdet's order (row, column, anchor)."""
+def rpn_forward(detector: Detector, pyramid: Features, extent: tuple[int, int] | None = None) -> RPNOutput:
+    """The RPN run once over the pyramid, its levels flattened in mmdet's order (row, column, anchor).
+
+    There are anchors within `extent` (height, width px; None: everywhere).
+    """
     head = detector.rpn_head
-    class_maps, box_maps = head(pyramid)
+    class_maps, box_maps = (cut(detector, maps, extent) for maps in head(pyramid))
     sizes = [each.shape[-2:] for each in class_maps]
     generator = head.prior_generator
     device = class_maps[0].device
@@ -331,7 +345,8 @@ def detect(detector: Detector, view: View, floor: float) -> tuple[BoxLabels, Fea
     head = detector.roi_head.bbox_head
     config = detector.test_cfg.rcnn
     pyramid = features(detector, view.images)
-    found = proposals(detector, rpn_forward(detector, pyramid), view, detector.test_cfg.rpn)
+    found = proposals(detector, rpn_forward(detector, pyramid, view.extent), view, detector.test_cfg.rpn)
+    pyramid = cut(detector, pyramid, view.extent)
     [(logits, codes)] = roi_forward(detector, pyramid, [(0, found.boxes)])
     scores = logits.softmax(dim=-1)[..., :-1]  # (B, N, C)
     place, wanted = candidates(scores, found.valid, floor)  # (B, M): only these are decoded
