@@ -16,9 +16,8 @@ from .labels import BoxLabels
 
 BACKGROUND = -1
 UNUSED = -2
-MOST_PAIRS = (
-    2**23
-)  # of labels with priors at a time: their overlaps, with what it takes to find them, are 0.2 GB
+# Pairs of a label and a prior at a time: their overlaps, with what it takes to find them, are 0.2 GB.
+MOST_PAIRS = 2**23
 
 
 @dataclass(frozen=True)
