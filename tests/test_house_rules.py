@@ -88,7 +88,8 @@ def test_imports_run_downward(file: Path) -> None:
 
 # ---------------------------------------------------------------- waiting for the device
 
-WAITS = {"item", "tolist", "cpu", "numpy", "nonzero", "unique"}
+# new_tensor copies from memory that isn't pinned: the host waits until the device is there.
+WAITS = {"item", "tolist", "cpu", "numpy", "nonzero", "unique", "new_tensor"}
 REDUCTIONS = {"any", "all", "sum", "max", "min", "amax", "amin", "mean", "isfinite", "isnan", "equal"}
 
 
@@ -140,6 +141,7 @@ FOUND: list[tuple[str, list[str]]] = [
     ("y = 1 if not (x > 0).all() else 2", ["if tensor:"]),
     ("while x.sum() > 3 and y: pass", ["if tensor:"]),
     ("a, b = x.nonzero(as_tuple=True)", [".nonzero()"]),
+    ("x.new_tensor([0.0, 1.0])", [".new_tensor()"]),
     ("if all(flags): pass", []),
     ("if x.numel() == 0: pass", []),
     ("n = int(rule.num * rule.pos_fraction)", []),

@@ -16,6 +16,8 @@ from .labels import BoxLabels
 
 BACKGROUND = -1
 UNUSED = -2
+# Pairs of a label and a prior at a time: their overlaps, with what it takes to find them, are 0.2 GB.
+MOST_PAIRS = 2**23
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,14 @@ def assign(priors: Tensor, valid: Tensor, labels: BoxLabels, rule: MatchRule) ->
     Background that overlaps an ignored box by IoU >= `neg_iou` is unused: it would not be background either
     if the box were a label. A match stays one. (mmdet's `ignored_instances` with `ignore_iof_thr` take the
     intersection over the prior's area instead, and take matched priors out, too.)
-    Works image by image: the (K, N) overlaps of one image at a time keep a COCO batch under 0.2 GB.
+    Works image by image, and on at most MOST_PAIRS overlaps at a time.
     """
     per_image = [
         _assign_one(
             priors if priors.dim() == 2 else priors[image],
+            valid[image],
             labels.boxes[image],
-            labels.valid[image, :, None] & valid[image],
+            labels.valid[image],
             None if labels.ignored is None else labels.ignored[image],
             rule,
         )
@@ -82,26 +85,69 @@ def assign(priors: Tensor, valid: Tensor, labels: BoxLabels, rule: MatchRule) ->
 
 
 def _assign_one(
-    priors: Tensor, boxes: Tensor, valid: Tensor, ignored: Tensor | None, rule: MatchRule
+    priors: Tensor, eligible: Tensor, boxes: Tensor, valid: Tensor, ignored: Tensor | None, rule: MatchRule
 ) -> Tensor:
-    """`assign` for one image: priors (N, 4), boxes (K, 4), valid pairs (K, N), ignored (K) -> (N)."""
-    overlaps = pairwise_iou(boxes, priors)  # (K, N)
-    iou = overlaps.masked_fill(~valid, -1.0)
-    best, matched = iou.max(dim=0)
-    negative = best < rule.neg_iou  # also where there is no label at all: best is -1
-    matched = torch.where(best >= rule.pos_iou, matched, UNUSED)
-    matched = torch.where(negative & (best < rule.pos_iou), BACKGROUND, matched)
-    if rule.match_low_quality:
-        label_best = iou.amax(dim=1, keepdim=True)  # (K, 1)
-        rescued = (iou == label_best) & (label_best >= rule.min_pos_iou) & (label_best > 0)
-        slots = torch.arange(len(boxes), device=boxes.device)[:, None]
-        # A prior that is the best of two labels goes to the later one, as in mmdet's loop.
-        last = torch.where(rescued, slots, -1).amax(dim=0)
-        matched = torch.where(last >= 0, last, matched)
-    if ignored is not None:
-        near = overlaps.masked_fill(~ignored[:, None], -1.0).amax(dim=0) >= rule.neg_iou
-        matched = torch.where(near & (matched == BACKGROUND), UNUSED, matched)
+    """`assign` for one image: priors (N, 4), eligible (N), boxes (K, 4), valid and ignored (K) -> (N)."""
+    rows = max(1, MOST_PAIRS // max(1, len(priors)))
+    found = None
+    for first in range(0, len(boxes), rows):
+        part = slice(first, first + rows)
+        skipped = None if ignored is None else ignored[part]
+        near = _nearest(priors, valid[part, None] & eligible, boxes[part], skipped, rule, first)
+        found = near if found is None else found.joined(near)
+    assert found is not None
+    negative = found.iou < rule.neg_iou  # also where there is no label at all: there it is -1
+    matched = torch.where(found.iou >= rule.pos_iou, found.label, UNUSED)
+    matched = torch.where(negative & (found.iou < rule.pos_iou), BACKGROUND, matched)
+    if found.rescuer is not None:
+        matched = torch.where(found.rescuer >= 0, found.rescuer, matched)
+    if found.ignored_iou is not None:
+        matched = torch.where((found.ignored_iou >= rule.neg_iou) & (matched == BACKGROUND), UNUSED, matched)
     return matched
+
+
+@dataclass(frozen=True)
+class _Nearest:
+    """What some labels are to N priors: of the label of largest overlap, its `iou` (-1 where none) and slot.
+
+    rescuer: slot of the last label whose best prior this is, -1 where none · ignored_iou: the largest with an
+    ignored box. Both are None where the rule or the labels have no need of them.
+    """
+
+    iou: Tensor
+    label: Tensor
+    rescuer: Tensor | None
+    ignored_iou: Tensor | None
+
+    def joined(self, later: _Nearest) -> _Nearest:
+        """What these labels and later ones are together; of equal overlaps the first counts."""
+        return _Nearest(
+            torch.maximum(self.iou, later.iou),
+            torch.where(later.iou > self.iou, later.label, self.label),
+            _maximum(self.rescuer, later.rescuer),
+            _maximum(self.ignored_iou, later.ignored_iou),
+        )
+
+
+def _maximum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return None if first is None or second is None else torch.maximum(first, second)
+
+
+def _nearest(
+    priors: Tensor, valid: Tensor, boxes: Tensor, ignored: Tensor | None, rule: MatchRule, first: int
+) -> _Nearest:
+    """Of priors (N, 4) and boxes (K, 4), the labels in the slots from `first` on; valid pairs (K, N)."""
+    overlaps = pairwise_iou(boxes, priors)  # (K, N)
+    ignored_iou = None if ignored is None else overlaps.masked_fill(~ignored[:, None], -1.0).amax(dim=0)
+    iou = overlaps.masked_fill_(~valid, -1.0)
+    best, label = iou.max(dim=0)
+    if not rule.match_low_quality:
+        return _Nearest(best, label + first, None, ignored_iou)
+    label_best = iou.amax(dim=1, keepdim=True)  # (K, 1)
+    rescued = (iou == label_best) & (label_best >= rule.min_pos_iou) & (label_best > 0)
+    slots = torch.arange(first, first + len(boxes), device=boxes.device, dtype=torch.int32)[:, None]
+    # A prior that is the best of two labels goes to the later one, as in mmdet's loop.
+    return _Nearest(best, label + first, torch.where(rescued, slots, -1).amax(dim=0), ignored_iou)
 
 
 def sample(matched: Tensor, rule: SampleRule) -> Sample:

@@ -61,7 +61,8 @@ class MeanTeacher(Method):
         joint = StudentPass(student, labeled=batch.labeled, strong=batch.strong)
         strong, weak = self.regions(joint, batch)
         with torch.no_grad():
-            weak_features = frcnn.features(teacher, batch.weak.images)
+            pyramid = frcnn.features(teacher, batch.weak.images)
+            weak_features = frcnn.cut(teacher, pyramid, batch.weak.extent)
             [(teacher_logits, teacher_codes)] = frcnn.roi_forward(teacher, weak_features, [(0, weak.boxes)])
         labeled = supervised_group(joint, batch.truth)
         first_strong = len(batch.labeled.images)
@@ -81,7 +82,7 @@ class MeanTeacher(Method):
         }
         if self.rpn_weight > 0:
             with torch.no_grad():
-                target = frcnn.objectness(frcnn.rpn_forward(teacher, weak_features), weak.boxes)
+                target = frcnn.objectness(frcnn.rpn_forward(teacher, pyramid, batch.weak.extent), weak.boxes)
             score = frcnn.objectness(joint.rpn.rows(slice(first_strong, None)), strong.boxes)
             rpn_loss = consistency_mse(score[..., None], target[..., None], strong.valid)
             unsup["loss_rpn_cls"] = self.rpn_weight * rpn_loss

@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 
 from ..core import losses as core_losses
 from ..core.geometry import clip_boxes, pairwise_iou
 from ..core.labels import BoxLabels
 from ..core.matching import MatchRule, SampleRule, assign, gather_boxes, sample
+from .suppression import candidates, suppress
 from .views import View
 
 Features = tuple[Tensor, ...]
+MOST_ROIS = 4096  # in one call without gradient: their features (256 x 7 x 7, float32) take 0.2 GB
 Detector = Any  # an mmdet TwoStageDetector: mmdet has no types, and nn.Module would hide its parts
 
 
@@ -80,13 +81,27 @@ def features(detector: Detector, images: Tensor) -> Features:
         return tuple(each.float() for each in detector.extract_feat(images))
 
 
+def cut(detector: Detector, maps: Sequence[Tensor], extent: tuple[int, int] | None) -> Features:
+    """Maps (B, A, h, w) of the pyramid's levels without what lies beyond `extent`: see View."""
+    if extent is None:
+        return tuple(maps)
+    strides = detector.rpn_head.prior_generator.strides  # (x, y) px
+    return tuple(
+        each[..., : -(-extent[0] // down), : -(-extent[1] // right)]
+        for each, (right, down) in zip(maps, strides, strict=True)
+    )
+
+
 # ---------------------------------------------------------------- region proposals
 
 
-def rpn_forward(detector: Detector, pyramid: Features) -> RPNOutput:
-    """The RPN run once over the pyramid, its levels flattened in mmdet's order (row, column, anchor)."""
+def rpn_forward(detector: Detector, pyramid: Features, extent: tuple[int, int] | None = None) -> RPNOutput:
+    """The RPN run once over the pyramid, its levels flattened in mmdet's order (row, column, anchor).
+
+    There are anchors within `extent` (height, width px; None: everywhere).
+    """
     head = detector.rpn_head
-    class_maps, box_maps = head(pyramid)
+    class_maps, box_maps = (cut(detector, maps, extent) for maps in head(pyramid))
     sizes = [each.shape[-2:] for each in class_maps]
     generator = head.prior_generator
     device = class_maps[0].device
@@ -170,7 +185,7 @@ def proposals(detector: Detector, rpn: RPNOutput, view: View, config: Any) -> Bo
     sides = boxes[..., 2:] - boxes[..., :2]
     wanted = (sides > config.get("min_bbox_size", -1)).all(dim=-1) & score.isfinite()
     group = torch.cat(levels, dim=1)
-    return _suppress(
+    return suppress(
         boxes,
         score,
         torch.zeros_like(group),
@@ -192,33 +207,6 @@ def objectness(rpn: RPNOutput, boxes: Tensor, chunk: int = 32) -> Tensor:
             for each in boxes
         ]
     return rpn.logits.gather(1, torch.stack(nearest)).sigmoid()
-
-
-def _suppress(
-    boxes: Tensor,
-    scores: Tensor,
-    classes: Tensor,
-    groups: Tensor,
-    wanted: Tensor,
-    iou_threshold: float,
-    max_per_image: int,
-) -> BoxLabels:
-    """BoxLabels that survive NMS within each image and group, the best `max_per_image` of each image.
-
-    boxes (B, M, 4), the rest (B, M). Slots are trimmed to the fullest image: the host has just waited for
-    NMS, and empty slots would cost RoI work. Image by image, since float32 can't hold the offsets that keep
-    the groups of a whole batch apart: boxes would be rounded to 4 px.
-    """
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []
-    for image in range(len(boxes)):
-        # sync: NMS needs its boxes dense, and its result has as many as it has.
-        place = wanted[image].nonzero().squeeze(1)
-        box, score = boxes[image, place].float(), scores[image, place].float()
-        reach = box.amax() + 1 if len(box) else 1.0
-        apart = box + (groups[image, place] * reach)[:, None]
-        keep = nms(apart, score, iou_threshold)[:max_per_image]
-        kept.append((box[keep], classes[image, place[keep]], score[keep]))
-    return BoxLabels.pad(*(list(each) for each in zip(*kept, strict=True)))
 
 
 # ---------------------------------------------------------------- regions of interest
@@ -270,23 +258,32 @@ def roi_forward(
 ) -> list[tuple[Tensor, Tensor]]:
     """Class logits (B, S, C + 1) and box codes (B, S, 4 C or 4) of several box groups in one head call.
 
-    groups: (row of the group's first image in the pyramid, boxes (B, S, 4)). RoIAlign runs in float32 with
-    autocast off: mmdet's extractor would cast the boxes to the features' half precision.
+    groups: (row of the group's first image in the pyramid, boxes (B, S, 4)). Without gradient it takes
+    MOST_ROIS boxes at a time, so that memory is bounded.
+    """
+    rois = torch.cat([_rois(boxes, first) for first, boxes in groups])
+    levels = [each.float() for each in pyramid[: detector.roi_head.bbox_roi_extractor.num_inputs]]
+    most = len(rois) if torch.is_grad_enabled() else MOST_ROIS
+    parts = [_head_outputs(detector, levels, part) for part in torch.split(rois, max(1, most))]
+    logits, codes = (torch.cat(each) for each in zip(*parts, strict=True))
+    shapes = [boxes.shape[:2] for _, boxes in groups]
+    counts = [batch * slots for batch, slots in shapes]
+    outputs = zip(shapes, torch.split(logits, counts), torch.split(codes, counts), strict=True)
+    return [(logit.float().view(*shape, -1), code.float().view(*shape, -1)) for shape, logit, code in outputs]
+
+
+def _head_outputs(detector: Detector, levels: list[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
+    """Class logits and box codes of rois (R, 5) on float32 levels.
+
+    RoIAlign runs with autocast off: mmdet's extractor would cast the boxes to half precision.
     """
     roi_head = detector.roi_head
-    rois = torch.cat([_rois(boxes, first) for first, boxes in groups])
-    extractor = roi_head.bbox_roi_extractor
     with torch.autocast(rois.device.type, enabled=False):
-        regions = extractor([each.float() for each in pyramid[: extractor.num_inputs]], rois)
+        regions = roi_head.bbox_roi_extractor(levels, rois)
     if roi_head.with_shared_head:
         regions = roi_head.shared_head(regions)
     logits, codes = roi_head.bbox_head(regions)
-    shapes = [boxes.shape[:2] for _, boxes in groups]
-    counts = [batch * slots for batch, slots in shapes]
-    return [
-        (logit.float().view(*shape, -1), code.float().view(*shape, -1))
-        for shape, logit, code in zip(shapes, logits.split(counts), codes.split(counts), strict=True)
-    ]
+    return logits, codes
 
 
 def _rois(boxes: Tensor, first: int) -> Tensor:
@@ -321,9 +318,16 @@ def class_probabilities(detector: Detector, pyramid: Features, boxes: Tensor) ->
 def refine_boxes(
     detector: Detector, pyramid: Features, boxes: Tensor, classes: Tensor, size: Tensor
 ) -> Tensor:
-    """Boxes (B, S, 4) after the head's regression for the given classes (B, S), clipped to size (B, 2)."""
-    [(_, codes)] = roi_forward(detector, pyramid, [(0, boxes)])
-    return apply_codes(detector, boxes, codes, classes, size)
+    """Boxes (B, S, 4) after the head's regression for the given classes (B, S), clipped to size (B, 2).
+
+    Some slots at a time, as many as MOST_ROIS allows: codes for all classes are not kept.
+    """
+    refined = []
+    slots = max(1, MOST_ROIS // len(boxes))
+    for box, label in zip(torch.split(boxes, slots, 1), torch.split(classes, slots, 1), strict=True):
+        [(_, codes)] = roi_forward(detector, pyramid, [(0, box)])
+        refined.append(apply_codes(detector, box, codes, label, size))
+    return torch.cat(refined, dim=1)
 
 
 def apply_codes(detector: Detector, boxes: Tensor, codes: Tensor, classes: Tensor, size: Tensor) -> Tensor:
@@ -345,21 +349,21 @@ def detect(detector: Detector, view: View, floor: float) -> tuple[BoxLabels, Fea
     head = detector.roi_head.bbox_head
     config = detector.test_cfg.rcnn
     pyramid = features(detector, view.images)
-    found = proposals(detector, rpn_forward(detector, pyramid), view, detector.test_cfg.rpn)
+    found = proposals(detector, rpn_forward(detector, pyramid, view.extent), view, detector.test_cfg.rpn)
+    pyramid = cut(detector, pyramid, view.extent)
     [(logits, codes)] = roi_forward(detector, pyramid, [(0, found.boxes)])
     scores = logits.softmax(dim=-1)[..., :-1]  # (B, N, C)
-    wanted = (scores > floor) & found.valid[..., None]
-    batch, slots, num_classes = scores.shape
-    codes = codes.view(batch, slots, -1, 4).expand(-1, -1, num_classes, -1)
-    boxes = found.boxes[:, :, None].expand_as(codes)
-    decoded = head.bbox_coder.decode(boxes.reshape(-1, 4), codes.reshape(-1, 4))
-    classes = torch.arange(num_classes, device=scores.device).expand_as(scores).flatten(1)
-    labels = _suppress(
-        clip_boxes(decoded.view(batch, -1, 4), view.size),
-        scores.flatten(1),
+    place, wanted = candidates(scores, found.valid, floor)  # (B, M): only these are decoded
+    row, classes = place // scores.shape[2], place % scores.shape[2]
+    boxes = gather_boxes(found.boxes, row)
+    codes = gather_boxes(codes.view(len(codes), -1, 4), row if head.reg_class_agnostic else place)
+    decoded = head.bbox_coder.decode(boxes.flatten(0, 1), codes.flatten(0, 1)).view_as(boxes)
+    labels = suppress(
+        clip_boxes(decoded, view.size),
+        scores.flatten(1).gather(1, place),
         classes,
         classes,
-        wanted.flatten(1),
+        wanted,
         config.nms.iou_threshold,
         config.max_per_img,
     )
@@ -391,7 +395,8 @@ def _encode(head: Any, boxes: Tensor, targets: Tensor, positive: Tensor) -> Tens
     """What the head should regress (B, S, 4): codes, or boxes where it learns those; 0 off the positives."""
     if head.reg_decoded_bbox:
         return targets
-    unit = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])  # padding has no sides: its logarithm would be infinite
+    # Padding has no sides, and their logarithm would be infinite: there it is the box (0, 0, 1, 1).
+    unit = (torch.arange(4, device=boxes.device) > 1).to(boxes.dtype)
     safe = torch.where(positive[..., None], boxes, unit)
     wanted = torch.where(positive[..., None], targets, unit)
     codes: Tensor = head.bbox_coder.encode(safe.flatten(0, 1), wanted.flatten(0, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
 from ..core.labels import BoxLabels
+from ..errors import UserError
 from ..registry import MODELS
 from .views import SemiBatch, View
 
@@ -23,27 +25,44 @@ class SemiPreprocessor(DetDataPreprocessor):  # type: ignore[misc]
 
     Takes what DetDataPreprocessor takes (mean, std, bgr_to_rgb, pad_size_divisor); validation batches go
     through mmdet's own path. Labeled and strong images share one padded size: the student sees one batch.
+
+    pad_to: None, or the longer and the shorter side (px) that every training batch is padded to, lying or
+    standing as its images do, so that there are two sizes only (for torch.compile). A batch that has an
+    image too large, or images of both kinds, keeps its size: `num_misfits` counts them, and the first one is
+    warned of. That padding is cut off the features of two-stage detectors (`View.extent`), so there are no
+    anchors in it; but convolutions look past the border of the batch's own size, where features change a
+    little, as they do beside a larger image. BatchNorm that trains has it in its statistics. Raises UserError
+    for other values.
     """
+
+    def __init__(self, *args: Any, pad_to: Sequence[int] | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if pad_to is not None and (len(pad_to) != 2 or not pad_to[0] >= pad_to[1] > 0):
+            raise UserError(f"SemiPreprocessor: pad_to={pad_to}; use (longer side, shorter side) in px")
+        self.pad_to = None if pad_to is None else (int(pad_to[0]), int(pad_to[1]))
+        self.num_misfits = 0
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """`{"inputs": SemiBatch, "data_samples": None}` of training views, else what mmdet returns."""
         if "labeled" not in data:
             return dict(super().forward(data, training))
         student = [name for name in ("labeled", "strong") if name in data]
-        height, width = self._common_size([image for name in student for image in data[name]["inputs"]])
-        views = {name: self._view(data[name]["inputs"], height, width) for name in student}
+        extent = self._common_size([image for name in student for image in data[name]["inputs"]])
+        size = self._bucket(extent)
+        views = {name: self._padded_view(data[name]["inputs"], extent, size) for name in student}
         truth = self._labels(data["labeled"]["data_samples"])
         batch = SemiBatch(labeled=views["labeled"], truth=truth)
         if "strong" in data:
             batch = replace(batch, strong=views["strong"], strong_labels=self._offline(data["strong"]))
         if "weak" in data:
             weak = data["weak"]["inputs"]
+            extent = self._common_size(weak)
             forward, backward = self._homographies(
                 data["weak"]["data_samples"], data["strong"]["data_samples"]
             )
             batch = replace(
                 batch,
-                weak=self._view(weak, *self._common_size(weak)),
+                weak=self._padded_view(weak, extent, self._bucket(extent)),
                 weak_to_strong=forward,
                 strong_to_weak=backward,
             )
@@ -55,6 +74,27 @@ class SemiPreprocessor(DetDataPreprocessor):  # type: ignore[misc]
         height = max(image.shape[1] for image in images)
         width = max(image.shape[2] for image in images)
         return -(-height // divisor) * divisor, -(-width // divisor) * divisor
+
+    def _padded_view(self, images: Sequence[Tensor], extent: tuple[int, int], size: tuple[int, int]) -> View:
+        """A View of images padded to `size` (height, width); `extent` is the least that holds them."""
+        return replace(self._view(images, *size), extent=None if size == extent else extent)
+
+    def _bucket(self, extent: tuple[int, int]) -> tuple[int, int]:
+        """The height and width of `pad_to` for a batch of this size, its own where it doesn't fit."""
+        if self.pad_to is None:
+            return extent
+        long, short = (-(-side // self.pad_size_divisor) * self.pad_size_divisor for side in self.pad_to)
+        height, width = size = (short, long) if extent[1] >= extent[0] else (long, short)
+        if extent[0] <= height and extent[1] <= width:
+            return size
+        if self.num_misfits == 0:
+            warnings.warn(
+                f"SemiPreprocessor: a batch of height x width {extent[0]} x {extent[1]} px does not fit "
+                f"into pad_to={self.pad_to} and keeps its size; torch.compile makes another graph for it",
+                stacklevel=2,
+            )
+        self.num_misfits += 1
+        return extent
 
     def _view(self, images: Sequence[Tensor], height: int, width: int) -> View:
         """A View of uint8 images (3, h, w): moved as bytes, normalised on the device, padded with 0."""

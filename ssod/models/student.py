@@ -35,8 +35,10 @@ class StudentPass:
         for name, view in views.items():
             self._rows[name] = slice(first, first + len(view.images))
             first += len(view.images)
-        self.pyramid = frcnn.features(detector, torch.cat(images) if len(images) > 1 else images[0])
-        self.rpn = frcnn.rpn_forward(detector, self.pyramid)
+        pyramid = frcnn.features(detector, torch.cat(images) if len(images) > 1 else images[0])
+        extent = next(iter(views.values())).extent  # all were padded together
+        self.rpn = frcnn.rpn_forward(detector, pyramid, extent)
+        self.pyramid = frcnn.cut(detector, pyramid, extent)
 
     def rpn_losses(self, name: str, labels: BoxLabels) -> dict[str, Tensor]:
         """The RPN's losses on one view against labels in that view's pixels."""

@@ -14,12 +14,15 @@ class View:
     """One augmented look at each of B images.
 
     images (B, 3, H, W) normalised and padded · size (B, 2) height, width before padding, px ·
-    padded (B, 2) the same rounded up to the stride divisor: where anchors exist for mmdet.
+    padded (B, 2) the same rounded up to the stride divisor: where anchors exist for mmdet ·
+    extent: height, width of the least that holds all images, where `images` are padded beyond it
+    (SemiPreprocessor's `pad_to`): what lies outside is cut off the features; None where they are not.
     """
 
     images: Tensor
     size: Tensor
     padded: Tensor
+    extent: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ import pytest
 import torch
 from reference import boxes as reference
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from ssod.core import matching
 from ssod.core.labels import BoxLabels
 from ssod.core.matching import (
     BACKGROUND,
@@ -293,3 +295,46 @@ def test_every_bound_of_a_rule_does_something(change: dict[str, Any], expected: 
     priors = torch.tensor([[0.0, 0, width, 10] for width in (8, 6, 4, 1)])
     labels = BoxLabels.pad([torch.tensor([[0.0, 0, 10, 10]])], [torch.tensor([3])])
     assert assign(priors, torch.ones(1, 4).bool(), labels, rule).tolist() == [expected]
+
+
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that operators of a block return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for each in result if isinstance(result, tuple | list) else [result]:
+            self.elements = max(self.elements, each.numel())
+        return result
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("with_ignored", [False, True], ids=["", "ignored"])
+def test_labels_at_most_so_many_at_a_time(
+    name: str, with_ignored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ties between labels of different parts included; no tensor is larger than the bound allows."""
+    priors, real, labels = random_case(3)
+    if with_ignored:
+        band = torch.rand(labels.valid.shape, generator=torch.Generator().manual_seed(1)) < 0.3
+        labels = replace(labels, valid=labels.valid & ~band, ignored=band & labels.valid)
+    together = assign(priors, real, labels, RULES[name])
+    with Largest() as before:
+        assign(priors[:1], real[:1], first_images(labels, 1), RULES[name])
+    assert before.elements == NUM_SLOTS * NUM_PRIORS
+    for rows in (1, 2, 4):
+        monkeypatch.setattr(matching, "MOST_PAIRS", rows * NUM_PRIORS + 1)
+        assert assign(priors, real, labels, RULES[name]).equal(together)
+        with Largest() as after:
+            assign(priors[:1], real[:1], first_images(labels, 1), RULES[name])
+        assert after.elements == max(rows, 4) * NUM_PRIORS  # 4: the priors' own coordinates
+
+
+def first_images(labels: BoxLabels, count: int) -> BoxLabels:
+    """The labels of the first images."""
+    names = ("boxes", "classes", "scores", "valid", "ignored")
+    values = {name: getattr(labels, name) for name in names}
+    return replace(labels, **{name: None if each is None else each[:count] for name, each in values.items()})

@@ -230,6 +230,34 @@ def test_groups_run_together_equal_groups_run_alone(detector: Any) -> None:
         torch.testing.assert_close(codes, own, rtol=1e-4, atol=1e-5)
 
 
+class Calls:
+    """How many rois each call of the RoI head got."""
+
+    def __init__(self, detector: Any) -> None:
+        self.sizes: list[int] = []
+        hook = detector.roi_head.bbox_head.register_forward_pre_hook
+        self.handle = hook(lambda module, inputs: self.sizes.append(len(inputs[0])))
+
+
+def test_boxes_at_most_so_many_at_a_time(detector: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without gradient the outputs are those of one call; with it there is one call."""
+    view, boxes = detectors.view(), detectors.near(detectors.truth(), 30).boxes
+    pyramid, classes = frcnn.features(detector, view.images), torch.arange(30).expand(2, -1) % 8
+    [together] = frcnn.roi_forward(detector, pyramid, [(0, boxes)])
+    refined = frcnn.refine_boxes(detector, pyramid, boxes, classes, view.size)
+    calls = Calls(detector)
+    monkeypatch.setattr(frcnn, "MOST_ROIS", 25)
+    [trained] = frcnn.roi_forward(detector, pyramid, [(0, boxes)])
+    assert trained[0].requires_grad and calls.sizes == [60]
+    with torch.no_grad():
+        [parts] = frcnn.roi_forward(detector, pyramid, [(0, boxes)])
+        again = frcnn.refine_boxes(detector, pyramid, boxes, classes, view.size)
+    calls.handle.remove()
+    assert calls.sizes == [60, 25, 25, 10, 24, 24, 12]  # whole slots of both images
+    for ours, expected in zip((*parts, again), (*together, refined), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
 @torch.no_grad()
 def test_half_precision_features_leave_the_boxes_where_they_are(detector: Any) -> None:
     """HAZARDS row 6: mmdet's extractor rounds boxes to the features' type, 0.5 px at 100 px in bfloat16."""

@@ -1,11 +1,14 @@
 """SemiPreprocessor against mmdet's DetDataPreprocessor and float64 homographies."""
 
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+
+from ssod.errors import UserError
 
 SIZES = {"labeled": [(60, 90), (33, 31)], "weak": [(50, 40), (64, 64)], "strong": [(100, 20), (64, 65)]}
 PIXELS = dict(
@@ -140,3 +143,58 @@ def test_validation_is_mmdets(registered: None) -> None:
     assert ours["inputs"].equal(theirs["inputs"])
     for one, other in zip(ours["data_samples"], theirs["data_samples"], strict=True):
         assert one.pad_shape == other.pad_shape and one.batch_input_shape == other.batch_input_shape
+
+
+# ---------------------------------------------------------------- few sizes, for torch.compile
+
+
+def batch_of(shape: tuple[int, int]) -> dict[str, Any]:
+    """Views of one size."""
+    data = loaded()
+    for view in data.values():
+        view["inputs"] = [torch.full((3, *shape), 7, dtype=torch.uint8) for _ in view["inputs"]]
+    return data
+
+
+@pytest.mark.parametrize(
+    ("shape", "padded", "extent"),
+    [
+        ((60, 90), (96, 128), (64, 96)),  # lying
+        ((90, 60), (128, 96), (96, 64)),  # standing
+        ((96, 128), (96, 128), None),  # as large as that
+    ],
+    ids=str,
+)
+def test_every_batch_has_one_of_two_sizes(
+    registered: None, shape: tuple[int, int], padded: tuple[int, int], extent: tuple[int, int] | None
+) -> None:
+    preprocessor = build(pad_to=(120, 90))  # rounded up to 128 and 96
+    batch, own = (each(batch_of(shape))["inputs"] for each in (preprocessor, build()))
+    for name in ("labeled", "weak", "strong"):
+        view, before = getattr(batch, name), getattr(own, name)
+        height, width = before.images.shape[2:]
+        assert tuple(view.images.shape[2:]) == padded and view.extent == extent and before.extent is None
+        assert view.images[..., :height, :width].equal(before.images)
+        assert not view.images[..., height:, :].any() and not view.images[..., width:].any()
+        assert view.size.equal(before.size) and view.padded.equal(before.padded)
+    assert preprocessor.num_misfits == 0
+
+
+def test_a_batch_that_does_not_fit_keeps_its_size(registered: None) -> None:
+    preprocessor = build(pad_to=(128, 96))
+    with pytest.warns(UserWarning, match=r"height x width 160 x 64 px does not fit into pad_to=\(128, 96\)"):
+        batch = preprocessor(batch_of((140, 60)))["inputs"]
+    assert batch.weak.images.shape[2:] == batch.strong.images.shape[2:] == (160, 64)
+    assert batch.weak.extent is None and preprocessor.num_misfits == 2  # teacher's and student's
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once is enough
+        preprocessor(batch_of((96, 128)))
+        assert preprocessor.num_misfits == 2
+        preprocessor(batch_of((97, 128)))
+    assert preprocessor.num_misfits == 4
+
+
+@pytest.mark.parametrize("sides", [(96, 128), (128,), (0, 0)], ids=str)
+def test_sides_to_pad_to_that_make_no_sense(registered: None, sides: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match="longer side"):
+        build(pad_to=sides)
