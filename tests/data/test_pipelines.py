@@ -371,17 +371,25 @@ def test_import_is_cheap() -> None:
 def test_collate_groups_by_view() -> None:
     from ssod.data.transforms import collate_views
 
-    def packed(name: str) -> dict[str, str]:
-        return dict(inputs=f"image {name}", data_samples=f"sample {name}")
+    def packed(value: int, height: int, width: int) -> dict[str, Any]:
+        return dict(inputs=torch.full((3, height, width), value, dtype=torch.uint8), data_samples=value)
 
-    items = [dict(labeled=packed("l")), *(dict(weak=packed(f"w{i}"), strong=packed(f"s{i}"))
-                                          for i in range(2))]  # fmt: skip
+    items = [
+        dict(labeled=packed(1, 5, 3)),
+        dict(weak=packed(2, 2, 9), strong=packed(3, 4, 4)),
+        dict(weak=packed(4, 8, 1), strong=packed(5, 1, 6)),
+    ]
     batch = collate_views(items)
-    assert batch == {
-        "labeled": {"inputs": ["image l"], "data_samples": ["sample l"]},
-        "weak": {"inputs": ["image w0", "image w1"], "data_samples": ["sample w0", "sample w1"]},
-        "strong": {"inputs": ["image s0", "image s1"], "data_samples": ["sample s0", "sample s1"]},
-    }
+    assert {name: view["data_samples"] for name, view in batch.items()} == {
+        "labeled": [1], "weak": [2, 4], "strong": [3, 5]
+    }  # fmt: skip
+    shapes = {name: tuple(view["inputs"].pixels.shape) for name, view in batch.items()}
+    student = (5, 6)  # labeled and strong are one batch
+    assert shapes == {"labeled": (1, 3, *student), "weak": (2, 3, 8, 9), "strong": (2, 3, *student)}
+    for item, name, index in [(0, "labeled", 0), (1, "weak", 0), (2, "weak", 1), (2, "strong", 1)]:
+        assert torch.equal(batch[name]["inputs"][index], items[item][name]["inputs"])
+        padding = batch[name]["inputs"].pixels[index].sum() - items[item][name]["inputs"].sum()
+        assert padding == 0
     assert set(collate_views(items[:1])) == {"labeled"}
 
 
