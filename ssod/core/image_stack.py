@@ -67,5 +67,5 @@ def _shared(shape: tuple[int, ...]) -> Tensor:
     """An empty uint8 tensor in shared memory; torch's own collation makes its batches so."""
     size = torch.Size(shape)
     storage = torch.UntypedStorage._new_shared(size.numel())  # type: ignore[no-untyped-call]
-    block: Tensor = torch.empty(0, dtype=torch.uint8).set_(storage)  # type: ignore[call-overload]
+    block: Tensor = torch.empty(0, dtype=torch.uint8).set_(storage)
     return block.view(size)

@@ -54,12 +54,18 @@ def labeled(
     erase: bool = False,
     jitter: tuple[float, float] | None = None,
     extra: Sequence[dict[str, Any]] = (),
+    reduced_decoding: bool = False,
 ) -> Pipeline:
-    """The pipeline of a labeled image: `dict(labeled=P)` with its boxes; options as in `strong`."""
+    """The pipeline of a labeled image: `dict(labeled=P)` with its boxes; options as in `strong`.
+
+    reduced_decoding: as in `two_views`.
+    """
+    view = _augment(scale, flip_prob, color, geometric, erase, jitter=jitter, extra=extra)
+    load, views = _loaded({"labeled": view}, reduced_decoding)
     return [
-        dict(type="LoadImage"),
+        load,
         dict(type="LoadAnnotations", with_bbox=True),
-        *_augment(scale, flip_prob, color, geometric, erase, jitter=jitter, extra=extra),
+        *views["labeled"],
         # keep_empty=True (mmdet's default) would swap an image that lost its boxes for a random
         # other one: the sampler's choice of image would not hold, nor a resumed run repeat it.
         dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2), keep_empty=False),
@@ -99,9 +105,16 @@ def strong(
     return [*_augment(scale, flip_prob, color, geometric, erase, space, jitter, extra), dict(type="PackView")]
 
 
-def two_views(weak: Pipeline, strong: Pipeline) -> Pipeline:
-    """The pipeline of an unlabeled image, decoded once: `dict(weak=P, strong=P)`, no annotation."""
-    return [dict(type="LoadImage"), dict(type="TwoViews", weak=weak, strong=strong)]
+def two_views(weak: Pipeline, strong: Pipeline, reduced_decoding: bool = False) -> Pipeline:
+    """The pipeline of an unlabeled image, decoded once: `dict(weak=P, strong=P)`, no annotation.
+
+    reduced_decoding: a JPEG that is at least twice as large as both views is decoded at a half, a quarter or
+    an eighth of its size, for a part of the time. Geometry stays, colours of single pixels change (fine
+    texture is averaged, where a resize alone samples it), and so does the order of draws; see docs/loader.md.
+    Raises UserError for it where a view does not begin with a resize.
+    """
+    load, views = _loaded({"weak": weak, "strong": strong}, reduced_decoding)
+    return [load, dict(type="TwoViews", **views)]
 
 
 def offline(two_views: Pipeline, min_visible: float = 0.0) -> Pipeline:
@@ -111,6 +124,8 @@ def offline(two_views: Pipeline, min_visible: float = 0.0) -> Pipeline:
     the area is still in view are dropped.
     """
     load, views = two_views
+    if "resizes" in load:
+        load = {**load, "resizes": {"strong": load["resizes"]["strong"]}}
     return [
         load,
         *views["strong"][:-1],
@@ -124,14 +139,32 @@ def pseudo_labeled(unlabeled: dict[str, Any]) -> dict[str, Any]:
     return dict(type="PseudoLabeled", dataset={**unlabeled, "pipeline": offline(unlabeled["pipeline"])})
 
 
-def test(scale: Size | None = COCO_TEST_SCALE) -> Pipeline:
-    """The pipeline of validation and testing: mmdet's ordinary item, ready for `pseudo_collate`."""
+def test(scale: Size | None = COCO_TEST_SCALE, reduced_decoding: bool = False) -> Pipeline:
+    """The pipeline of validation and testing: mmdet's ordinary item, ready for `pseudo_collate`.
+
+    reduced_decoding: as in `two_views`; for testing as one trained.
+    """
+    load, views = _loaded({"test": _resize(scale)}, reduced_decoding)
     return [
-        dict(type="LoadImage"),
-        *_resize(scale),
+        load,
+        *views["test"],
         dict(type="LoadAnnotations", with_bbox=True),
         dict(type="PackView"),
     ]
+
+
+def _loaded(views: dict[str, Pipeline], reduced: bool) -> tuple[dict[str, Any], dict[str, Pipeline]]:
+    """The step that loads an image for some views, and the views, with a resize that fits that step."""
+    if not reduced:
+        return dict(type="LoadImage"), views
+    for name, view in views.items():
+        if not view or "Resize" not in str(view[0].get("type")):
+            raise UserError(
+                f"reduced_decoding=True: the {name} view does not begin with a resize, so no image may be "
+                "decoded smaller than it is: give the view a scale, or leave the option out"
+            )
+    load = dict(type="LoadReduced", resizes={name: view[0] for name, view in views.items()})
+    return load, {name: [dict(type="ResizeDrawn", view=name), *view[1:]] for name, view in views.items()}
 
 
 def _augment(

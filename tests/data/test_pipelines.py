@@ -207,7 +207,9 @@ def test_scale_means_what_its_kind_says(scale: Any, allowed: set[tuple[int, int]
         (pipelines.strong, dict(extra=[dict(type="Perspective")]), "Perspective"),
         (pipelines.labeled, dict(jitter=(0.1, 2.0), scale=(64, 64)), "ratio_range"),
         (pipelines.labeled, dict(extra=[dict(type="Perspective")]), "Perspective"),
+        (pipelines.labeled, dict(reduced_decoding=True), "ResizeDrawn"),
         (pipelines.test, dict(scale=None), "Resize"),
+        (pipelines.test, dict(reduced_decoding=True), "ResizeDrawn"),
     ],
 )
 def test_every_option_changes_the_pipeline(make: Any, option: Any, step: str) -> None:

@@ -37,8 +37,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "RandomGrayscale": [dict(prob=1.0, keep_channels=True)],
     "BoxAffine": [dict(transforms=[dict(type="Affine", rotate=(5, 30), p=1)])],
 }
-# They leave no picture of a spot to look for, or none at all.
+# They leave no picture of a spot to look for, or none at all; ResizeDrawn is measured in test_reduced.py.
 NOT_MEASURED = {"PackDetInputs", "LoadEmptyAnnotations", "LoadImage", "PackView", "PlaceOfflineLabels"}
+NOT_MEASURED |= {"ResizeDrawn"}
 
 
 def build(name: str, **options: Any) -> Any:
@@ -48,7 +49,7 @@ def build(name: str, **options: Any) -> Any:
         "mmdet": ["mmdet.datasets.transforms"],
         "mmcv": ["mmcv.transforms"],
         "mmengine": ["mmengine.dataset"],
-        "ssod": ["ssod.data.pixels", "ssod.data.augment", "ssod.data.transforms", "ssod.data.boxwise"],
+        "ssod": [f"ssod.data.{name}" for name in ("pixels", "augment", "transforms", "boxwise", "reduced")],
     }
     found = [getattr(importlib.import_module(place), kind, None) for place in places[house]]
     cls = next(each for each in found if each is not None)
