@@ -49,7 +49,7 @@ def padding_shares(
     divisor: int = 32,
     seed: int = 0,
 ) -> dict[str, float]:
-    """The share of pixels that are padding, in [0, 1): `student` (labeled and strong views), and `weak`.
+    """The share of pixels that are padding: `student` (labeled and strong views), and `weak`, if any.
 
     sources: widths and heights of the labeled images and of the unlabeled ones, the latter shown in two views
     · counts: of each in a batch · resize: the config of the resize with which all views begin.
@@ -64,7 +64,10 @@ def padding_shares(
     with seeded((seed,)):
         for _ in range(batches):
             chosen = [sizes[next(stream)] for _ in range(sum(counts))]
-            for name, images in (("student", chosen), ("weak", chosen[counts[0] :])):
+            shown = {"student": chosen, "weak": chosen[counts[0] :]}
+            for name, images in shown.items():
+                if not images:  # a supervised run has no weak views
+                    continue
                 views = [mmcv.rescale_size(size, draw({})["scale"]) for size in images]
                 width, height = (-(-side // divisor) * divisor for side in common_size(views))
                 seen[name][0] += sum(w * h for w, h in views)
