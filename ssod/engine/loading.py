@@ -61,11 +61,16 @@ def default_workers(cores: int, environment: Mapping[str, str] = os.environ) -> 
 
 
 def choose_workers(config: Config) -> None:
-    """Gives each loader without `num_workers` as many as fit, which stay from one validation to the next."""
+    """Gives each loader without `num_workers` as many as fit, which stay from one validation to the next.
+
+    Where there are none, none stay: torch would refuse `persistent_workers`.
+    """
     for loader in _loaders(config):
         if loader.get("num_workers") is None:
             loader["num_workers"] = default_workers(usable_cores())
             loader.setdefault("persistent_workers", True)
+        elif not loader["num_workers"] and loader.get("persistent_workers"):
+            loader["persistent_workers"] = False
 
 
 def pin_batches(config: Config) -> None:

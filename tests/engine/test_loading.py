@@ -78,6 +78,14 @@ def test_a_number_in_the_config_stays(given: int) -> None:
     assert config.train_dataloader == dict(batch_size=2, num_workers=given)
 
 
+def test_without_workers_none_stay() -> None:
+    """So that --cfg-options train_dataloader.num_workers=0 is enough."""
+    config = loaders(num_workers=0, persistent_workers=True)
+    choose_workers(config)
+    assert config.train_dataloader.persistent_workers is False
+    torch.utils.data.DataLoader([1], num_workers=0, persistent_workers=False)
+
+
 def test_batches_are_pinned_unless_the_config_says_no() -> None:
     for given, expected in (({}, True), (dict(pin_memory=False), False)):
         config = loaders(**given)
