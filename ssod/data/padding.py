@@ -45,6 +45,7 @@ def padding_shares(
     counts: Sequence[int],
     resize: dict[str, Any],
     group_by_orientation: bool = True,
+    same_scale: bool = False,
     batches: int = 1000,
     divisor: int = 32,
     seed: int = 0,
@@ -52,7 +53,8 @@ def padding_shares(
     """The share of pixels that are padding: `student` (labeled and strong views), and `weak`, if any.
 
     sources: widths and heights of the labeled images and of the unlabeled ones, the latter shown in two views
-    · counts: of each in a batch · resize: the config of the resize with which all views begin.
+    · counts: of each in a batch · resize: the config of the resize with which all views begin · same_scale:
+    as in `ssod.data.pipelines.strong`.
     """
     dataset = _Sources([_Sizes(each) for each in sources])
     sampler = LabeledUnlabeledSampler(
@@ -68,7 +70,11 @@ def padding_shares(
             for name, images in shown.items():
                 if not images:  # a supervised run has no weak views
                     continue
-                views = [mmcv.rescale_size(size, draw({})["scale"]) for size in images]
+                scales = [draw({})["scale"] for _ in images]
+                views = [
+                    mmcv.rescale_size(size, scales[0] if same_scale else scale)
+                    for size, scale in zip(images, scales, strict=True)
+                ]
                 width, height = (-(-side // divisor) * divisor for side in common_size(views))
                 seen[name][0] += sum(w * h for w, h in views)
                 seen[name][1] += len(views) * width * height

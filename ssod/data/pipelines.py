@@ -43,6 +43,7 @@ STAC_COLOR_OPS: tuple[str | dict[str, Any], ...] = (
     dict(type="Posterize", min_mag=0.1, max_mag=4.0),
 )
 SPACES = ("soft_teacher", "stac")
+STUDENT, TEACHER = 0, 1  # whose views share a scale with same_scale=True
 JITTER_FILL = (128, 128, 128)  # grey, as behind turned images
 
 
@@ -54,13 +55,15 @@ def labeled(
     erase: bool = False,
     jitter: tuple[float, float] | None = None,
     extra: Sequence[dict[str, Any]] = (),
+    same_scale: bool = False,
     reduced_decoding: bool = False,
 ) -> Pipeline:
     """The pipeline of a labeled image: `dict(labeled=P)` with its boxes; options as in `strong`.
 
     reduced_decoding: as in `two_views`.
     """
-    view = _augment(scale, flip_prob, color, geometric, erase, jitter=jitter, extra=extra)
+    stream = STUDENT if same_scale else None
+    view = _augment(scale, flip_prob, color, geometric, erase, jitter=jitter, extra=extra, stream=stream)
     load, views = _loaded({"labeled": view}, reduced_decoding)
     return [
         load,
@@ -73,9 +76,9 @@ def labeled(
     ]
 
 
-def weak(scale: Scale = COCO_SCALE, flip_prob: float = 0.5) -> Pipeline:
-    """The teacher's view: resize and flip."""
-    return [*_augment(scale, flip_prob), dict(type="PackView")]
+def weak(scale: Scale = COCO_SCALE, flip_prob: float = 0.5, same_scale: bool = False) -> Pipeline:
+    """The teacher's view: resize and flip; same_scale: as in `strong`, one for the weak views of a batch."""
+    return [*_augment(scale, flip_prob, stream=TEACHER if same_scale else None), dict(type="PackView")]
 
 
 def strong(
@@ -87,6 +90,7 @@ def strong(
     space: str = "soft_teacher",
     jitter: tuple[float, float] | None = None,
     extra: Sequence[dict[str, Any]] = (),
+    same_scale: bool = False,
 ) -> Pipeline:
     """The student's view: its own resize and flip, a colour and a geometric op, erased patches.
 
@@ -99,10 +103,15 @@ def strong(
     that share of `scale`, one size, and then cropped or padded to it.
     extra: albumentations' transforms as dicts, run before patches are erased; boxes follow, see
     `TrackedAlbumentations`.
+    same_scale: one scale is drawn for all labeled and strong views of a batch, not one for each, which leaves
+    a third of the padding; each scale comes as often as without. Not what is published: those differ.
 
-    Raises UserError for an unknown space, and for jitter without one fixed size.
+    Raises UserError for an unknown space, for jitter without one fixed size, and for same_scale where no
+    scale is drawn.
     """
-    return [*_augment(scale, flip_prob, color, geometric, erase, space, jitter, extra), dict(type="PackView")]
+    stream = STUDENT if same_scale else None
+    steps = _augment(scale, flip_prob, color, geometric, erase, space, jitter, extra, stream)
+    return [*steps, dict(type="PackView")]
 
 
 def two_views(weak: Pipeline, strong: Pipeline, reduced_decoding: bool = False) -> Pipeline:
@@ -176,6 +185,7 @@ def _augment(
     space: str = "soft_teacher",
     jitter: tuple[float, float] | None = None,
     extra: Sequence[dict[str, Any]] = (),
+    stream: int | None = None,
 ) -> Pipeline:
     """Resize, flip, then what is asked for, in mmdet's order."""
     if space not in SPACES:
@@ -184,6 +194,13 @@ def _augment(
     ops = [_one_of(STAC_COLOR_OPS if stac else COLOR_OPS)] * color
     ops += [_stac_geometry() if stac else _one_of(GEOMETRIC_OPS)] * geometric
     pipeline = _resize(scale) if jitter is None else _jitter(scale, jitter)
+    if stream is not None:
+        if jitter is not None or not pipeline or pipeline[0]["type"] == "Resize":
+            raise UserError(
+                f"same_scale=True with scale={scale}, jitter={jitter}: no scale is drawn that a batch could "
+                "share; leave it out, or give a range such as scale=[(1333, 400), (1333, 1200)]"
+            )
+        pipeline = [dict(type="BatchResize", resize=pipeline[0], stream=stream)]
     pipeline.append(dict(type="RandomFlip", prob=flip_prob))
     if ops:
         pipeline.append(dict(type="RandomOrder", transforms=ops))

@@ -114,6 +114,13 @@ def reduction(size: Size, scales: Iterable[Any]) -> int:
 
 def drawing(step: Record) -> Any:
     """The transform that draws the scale of a resize and leaves the image alone."""
+    return TRANSFORMS.build(_without_pixels(step))
+
+
+def _without_pixels(step: Record) -> Record:
+    """The config of a resize that only notes its scale."""
+    if step["type"] == "BatchResize":
+        return {**step, "resize": _without_pixels(step["resize"])}
     if step["type"] == "Resize":
-        return TRANSFORMS.build({**step, "type": "ssod.KeepScale"})
-    return TRANSFORMS.build({**step, "resize_type": "ssod.KeepScale"})
+        return {**step, "type": "ssod.KeepScale"}
+    return {**step, "resize_type": "ssod.KeepScale"}

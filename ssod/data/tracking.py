@@ -59,7 +59,7 @@ GROUPS = frozenset(
     (
         *_of("mmcv", "Compose", "RandomApply", "RandomChoice", "RandomResize", "RandomChoiceResize"),
         *_of("mmdet", "RandomOrder", "RandAugment", "AutoAugment", "ResizeShortestEdge"),
-        "mmengine.Compose",
+        *("mmengine.Compose", "ssod.BatchResize"),
     )
 )
 # What is often wanted and not tracked, and what does the same and is.

@@ -24,7 +24,7 @@ from ssod.data.padding import padding_shares
 from ssod.data.pipelines import strong, two_views, weak
 
 Pipeline = Callable[[dict[str, Any]], Any]
-QUALITY = 90  # of the JPEGs that are made: about the bytes per pixel of COCO's
+QUALITY = 95  # of the JPEGs that are made: about the bytes per pixel of COCO's
 CLOCKS: dict[str, Callable[[], float]] = {"processor": time.process_time, "wall": time.perf_counter}
 
 
@@ -145,10 +145,12 @@ def _report(
 def _report_padding(sizes: list[tuple[int, int]], counts: tuple[int, int], scale: Any) -> None:
     """Prints the share of padding at the images' own sizes."""
     [resize, *_] = weak(scale)
-    for grouped in (True, False):
-        shares = padding_shares([sizes, sizes], counts, resize, grouped)
-        print(
-            f"padding in batches of {counts[0]} + {counts[1]} images, "
-            f"{'grouped by orientation' if grouped else 'not grouped'}: "
-            + ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-        )
+    cases = {
+        "not grouped": dict(group_by_orientation=False),
+        "grouped by orientation": {},
+        "grouped, same_scale=True": dict(same_scale=True),
+    }
+    for name, options in cases.items():
+        shares = padding_shares([sizes, sizes], counts, resize, **options)
+        text = ", ".join(f"{stack} {share:.1%}" for stack, share in shares.items())
+        print(f"padding in batches of {counts[0]} + {counts[1]} images, {name}: {text}")

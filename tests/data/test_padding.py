@@ -42,3 +42,9 @@ def test_scales_are_drawn_for_each_image() -> None:
     [drawn] = _resize([(4096, 1024), (4096, 2048)])
     share = padding_shares([[(2048, 2048)] * 10], (2,), drawn, batches=3000, divisor=1)["student"]
     assert share == pytest.approx(1 - (7 / 12) / (17 / 24), abs=0.01)
+
+
+def test_images_of_one_size_and_one_drawn_scale_have_none() -> None:
+    [drawn] = _resize([(4096, 1024), (4096, 2048)])
+    shares = padding_shares([[(2048, 2048)] * 10] * 2, (2, 3), drawn, same_scale=True, batches=20, divisor=1)
+    assert shares == {"student": 0.0, "weak": 0.0}

@@ -207,6 +207,9 @@ def test_scale_means_what_its_kind_says(scale: Any, allowed: set[tuple[int, int]
         (pipelines.strong, dict(extra=[dict(type="Perspective")]), "Perspective"),
         (pipelines.labeled, dict(jitter=(0.1, 2.0), scale=(64, 64)), "ratio_range"),
         (pipelines.labeled, dict(extra=[dict(type="Perspective")]), "Perspective"),
+        (pipelines.labeled, dict(same_scale=True), "BatchResize"),
+        (pipelines.weak, dict(same_scale=True), "BatchResize"),
+        (pipelines.strong, dict(same_scale=True), "BatchResize"),
         (pipelines.labeled, dict(reduced_decoding=True), "ResizeDrawn"),
         (pipelines.test, dict(scale=None), "Resize"),
         (pipelines.test, dict(reduced_decoding=True), "ResizeDrawn"),
@@ -229,6 +232,12 @@ def test_an_unknown_space_is_refused() -> None:
 def test_jitter_without_one_size_is_refused(options: Any) -> None:
     with pytest.raises(UserError, match="large-scale jitter needs a range of factors and one size"):
         pipelines.strong(**{"jitter": (0.1, 2.0), **options})
+
+
+@pytest.mark.parametrize("options", [dict(scale=None), dict(scale=(9, 9)), dict(scale=(9, 9), jitter=(1, 2))])
+def test_a_scale_that_is_not_drawn_is_not_shared(options: Any) -> None:
+    with pytest.raises(UserError, match="no scale is drawn that a batch could share"):
+        pipelines.labeled(same_scale=True, **options)
 
 
 def test_large_scale_jitter_has_one_size_and_the_whole_range() -> None:

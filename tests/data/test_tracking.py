@@ -121,7 +121,17 @@ def test_every_group_hands_on_to_what_is_in_it() -> None:
             check_homography("weak", Compose([nested]))
     named = {name.split(".")[1] for name in GROUPS}
     resizing = {"RandomResize", "RandomChoiceResize", "ResizeShortestEdge"}
-    assert named == {*inside, *resizing, "Compose"}
+    assert named == {*inside, *resizing, "Compose", "BatchResize"}
+
+
+def test_a_resize_for_a_batch_is_as_good_as_its_resize(motion_error: Callable[..., float]) -> None:
+    inner = dict(type="RandomResize", scale=[(400, 300), (700, 600)], keep_ratio=True)
+    tracked = Compose([dict(type="BatchResize", resize=inner)])
+    check_homography("weak", tracked)
+    assert motion_error(tracked) < 0.5
+    with pytest.raises(UserError, match=r"mmcv\.Resize, .*use mmdet\.Resize"):
+        inner = {**inner, "resize_type": "mmcv.Resize"}
+        check_homography("weak", Compose([dict(type="BatchResize", resize=inner)]))
 
 
 @pytest.mark.parametrize("name", ["RandomResize", "RandomChoiceResize", "ResizeShortestEdge"])
