@@ -12,12 +12,17 @@ Soft Teacher's. A view starts from a decoded image with an identity homography.
 from collections.abc import Sequence
 from typing import Any
 
+from ssod.data.steps import (
+    Pipeline,
+    Scale,
+    Size,
+    draw_one,
+    large_scale_jitter,
+    load_for,
+    resize_to,
+    stac_geometry,
+)
 from ssod.errors import UserError
-
-Pipeline = list[dict[str, Any]]
-Size = tuple[int, int]
-# One size is fixed, two span a range that is drawn from, more are a choice, None keeps the image's.
-Scale = Size | list[Size] | tuple[Size, ...] | None
 
 COCO_SCALE: Scale = [(1333, 400), (1333, 1200)]
 COCO_TEST_SCALE: Size = (1333, 800)
@@ -44,7 +49,6 @@ STAC_COLOR_OPS: tuple[str | dict[str, Any], ...] = (
 )
 SPACES = ("soft_teacher", "stac")
 STUDENT, TEACHER = 0, 1  # whose views share a scale with same_scale=True
-JITTER_FILL = (128, 128, 128)  # grey, as behind turned images
 
 
 def labeled(
@@ -64,7 +68,7 @@ def labeled(
     """
     stream = STUDENT if same_scale else None
     view = _augment(scale, flip_prob, color, geometric, erase, jitter=jitter, extra=extra, stream=stream)
-    load, views = _loaded({"labeled": view}, reduced_decoding)
+    load, views = load_for({"labeled": view}, reduced_decoding)
     return [
         load,
         dict(type="LoadAnnotations", with_bbox=True),
@@ -122,7 +126,7 @@ def two_views(weak: Pipeline, strong: Pipeline, reduced_decoding: bool = False) 
     texture is averaged, where a resize alone samples it), and so does the order of draws; see docs/loader.md.
     Raises UserError for it where a view does not begin with a resize.
     """
-    load, views = _loaded({"weak": weak, "strong": strong}, reduced_decoding)
+    load, views = load_for({"weak": weak, "strong": strong}, reduced_decoding)
     return [load, dict(type="TwoViews", **views)]
 
 
@@ -153,27 +157,13 @@ def test(scale: Size | None = COCO_TEST_SCALE, reduced_decoding: bool = False) -
 
     reduced_decoding: as in `two_views`; for testing as one trained.
     """
-    load, views = _loaded({"test": _resize(scale)}, reduced_decoding)
+    load, views = load_for({"test": resize_to(scale)}, reduced_decoding)
     return [
         load,
         *views["test"],
         dict(type="LoadAnnotations", with_bbox=True),
         dict(type="PackView"),
     ]
-
-
-def _loaded(views: dict[str, Pipeline], reduced: bool) -> tuple[dict[str, Any], dict[str, Pipeline]]:
-    """The step that loads an image for some views, and the views, with a resize that fits that step."""
-    if not reduced:
-        return dict(type="LoadImage"), views
-    for name, view in views.items():
-        if not view or "Resize" not in str(view[0].get("type")):
-            raise UserError(
-                f"reduced_decoding=True: the {name} view does not begin with a resize, so no image may be "
-                "decoded smaller than it is: give the view a scale, or leave the option out"
-            )
-    load = dict(type="LoadReduced", resizes={name: view[0] for name, view in views.items()})
-    return load, {name: [dict(type="ResizeDrawn", view=name), *view[1:]] for name, view in views.items()}
 
 
 def _augment(
@@ -191,9 +181,9 @@ def _augment(
     if space not in SPACES:
         raise UserError(f"strong(space={space!r}): no such space; there are {', '.join(SPACES)}")
     stac = space == "stac"
-    ops = [_one_of(STAC_COLOR_OPS if stac else COLOR_OPS)] * color
-    ops += [_stac_geometry() if stac else _one_of(GEOMETRIC_OPS)] * geometric
-    pipeline = _resize(scale) if jitter is None else _jitter(scale, jitter)
+    ops = [draw_one(STAC_COLOR_OPS if stac else COLOR_OPS)] * color
+    ops += [stac_geometry() if stac else draw_one(GEOMETRIC_OPS)] * geometric
+    pipeline = resize_to(scale) if jitter is None else large_scale_jitter(scale, jitter)
     if stream is not None:
         if jitter is not None or not pipeline or pipeline[0]["type"] == "Resize":
             raise UserError(
@@ -211,60 +201,3 @@ def _augment(
         pipeline.append(dict(type="CopySharedImage"))
         pipeline.append(dict(type="RandomErasing", n_patches=(1, 5), ratio=(0, 0.2)))
     return pipeline
-
-
-def _one_of(ops: Sequence[str | dict[str, Any]]) -> dict[str, Any]:
-    """One operation of the space, drawn uniformly, of random strength."""
-    space = [[dict(type=op) if isinstance(op, str) else dict(op)] for op in ops]
-    return dict(type="RandAugment", aug_space=space, aug_num=1)
-
-
-def _stac_geometry() -> dict[str, Any]:
-    """An affine motion of the whole image or of what is inside one box, as likely."""
-    whole = dict(type="TrackedAlbumentations", transforms=_affine(0.1, 30))
-    inside = dict(type="BoxAffine", transforms=_affine(0.05, 10))
-    return dict(type="RandomChoice", transforms=[[whole], [inside]])
-
-
-def _affine(share: float, degrees: float) -> list[dict[str, Any]]:
-    """One of STAC's four motions about the centre: shifts of up to `share` of a side, a turn, a shear."""
-    sides, angles = (-share, share), (-degrees, degrees)
-    motions: list[dict[str, Any]] = [
-        dict(translate_percent=dict(x=sides, y=0.0)),
-        dict(translate_percent=dict(x=0.0, y=sides)),
-        dict(rotate=angles),
-        dict(shear=dict(x=angles, y=angles)),
-    ]
-    return [
-        dict(type="OneOf", p=1, transforms=[dict(type="Affine", fill=125, p=1, **one) for one in motions])
-    ]
-
-
-def _jitter(scale: Scale, ratios: tuple[float, float]) -> Pipeline:
-    """Large-scale jitter: a share of a size is drawn, and the image cropped or padded to that size."""
-    size = scale[0] if scale and len(scale) == 1 else scale
-    if not size or not all(isinstance(side, int) for side in size) or not 0 < ratios[0] <= ratios[1]:
-        raise UserError(
-            f"jitter={ratios} with scale={scale}: large-scale jitter needs a range of factors and one size, "
-            "such as jitter=(0.1, 2.0), scale=(1024, 1024)"
-        )
-    return [
-        dict(type="RandomResize", scale=size, ratio_range=tuple(ratios), keep_ratio=True),
-        # Otherwise an image that loses all boxes would be swapped for another one.
-        dict(type="RandomCrop", crop_size=size, allow_negative_crop=True),
-        dict(type="Pad", size=size, pad_val=dict(img=JITTER_FILL)),
-    ]
-
-
-def _resize(scale: Scale) -> Pipeline:
-    """The resize that the kind of `scale` asks for; the aspect ratio is kept."""
-    if scale is None:
-        return []
-    sizes = [tuple(size) for size in scale if not isinstance(size, int)]
-    if not sizes:
-        return [dict(type="Resize", scale=tuple(scale), keep_ratio=True)]
-    if len(sizes) == 1:
-        return [dict(type="Resize", scale=sizes[0], keep_ratio=True)]
-    if len(sizes) == 2:
-        return [dict(type="RandomResize", scale=sizes, keep_ratio=True)]
-    return [dict(type="RandomChoiceResize", scales=sizes, keep_ratio=True)]

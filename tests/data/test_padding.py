@@ -3,11 +3,11 @@
 import pytest
 
 from ssod.data.padding import padding_shares
-from ssod.data.pipelines import _resize
+from ssod.data.steps import resize_to
 
 pytestmark = pytest.mark.usefixtures("registered")
 LYING, STANDING = (640, 320), (320, 640)
-FIXED = _resize((640, 320))[0]
+FIXED = resize_to((640, 320))[0]
 
 
 def test_images_of_one_size_and_one_scale_have_none() -> None:
@@ -17,7 +17,7 @@ def test_images_of_one_size_and_one_scale_have_none() -> None:
 
 def test_the_divisor_pads_too() -> None:
     """330 rows become 352."""
-    shares = padding_shares([[(640, 330)]], (1,), _resize((640, 330))[0], batches=3)
+    shares = padding_shares([[(640, 330)]], (1,), resize_to((640, 330))[0], batches=3)
     assert shares == {"student": pytest.approx(1 - 330 / 352)}
 
 
@@ -32,19 +32,19 @@ def test_mixed_orientations_fill_half_of_a_square() -> None:
 
 def test_the_student_sees_labeled_and_strong_views_in_one_batch() -> None:
     """A labeled image beside an unlabeled one of a quarter of its pixels; the weak stack is its own."""
-    [half] = _resize([(640, 320), (640, 320)])
+    [half] = resize_to([(640, 320), (640, 320)])
     shares = padding_shares([[LYING], [(640, 160)]], (1, 1), half, batches=2)
     assert shares["student"] == pytest.approx(0.25) and shares["weak"] == 0.0
 
 
 def test_scales_are_drawn_for_each_image() -> None:
     """Both sides scaled by s, s' of [1/2, 1]: E[s²] = 7/12 of E[max²] = 17/24."""
-    [drawn] = _resize([(4096, 1024), (4096, 2048)])
+    [drawn] = resize_to([(4096, 1024), (4096, 2048)])
     share = padding_shares([[(2048, 2048)] * 10], (2,), drawn, batches=3000, divisor=1)["student"]
     assert share == pytest.approx(1 - (7 / 12) / (17 / 24), abs=0.01)
 
 
 def test_images_of_one_size_and_one_drawn_scale_have_none() -> None:
-    [drawn] = _resize([(4096, 1024), (4096, 2048)])
+    [drawn] = resize_to([(4096, 1024), (4096, 2048)])
     shares = padding_shares([[(2048, 2048)] * 10] * 2, (2, 3), drawn, same_scale=True, batches=20, divisor=1)
     assert shares == {"student": 0.0, "weak": 0.0}

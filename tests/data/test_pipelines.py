@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 
 from ssod.data import pipelines
+from ssod.data.steps import draw_one
 from ssod.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -75,8 +76,8 @@ def test_homography_is_exact_where_nothing_moved() -> None:
 def test_spaces_are_those_of_mmdet_soft_teacher() -> None:
     recipe = Path(mmdet.__file__).parent / ".mim/configs/_base_/datasets/semi_coco_detection.py"
     peer = runpy.run_path(str(recipe))
-    assert pipelines._one_of(pipelines.COLOR_OPS)["aug_space"] == peer["color_space"]
-    assert pipelines._one_of(pipelines.GEOMETRIC_OPS)["aug_space"] == peer["geometric"]
+    assert draw_one(pipelines.COLOR_OPS)["aug_space"] == peer["color_space"]
+    assert draw_one(pipelines.GEOMETRIC_OPS)["aug_space"] == peer["geometric"]
     assert peer["scale"] == pipelines.COCO_SCALE
     ours = [step for step in pipelines.strong() if step["type"] != "CopySharedImage"]
     assert ours[:-1] == [s for s in peer["strong_pipeline"] if s["type"] != "FilterAnnotations"][:-1]

@@ -15,6 +15,7 @@ from PIL import Image
 from ssod.data import pipelines, reduced
 from ssod.data.decode import read_image, read_reduced
 from ssod.data.draws import seeded
+from ssod.data.steps import resize_to
 from ssod.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -195,7 +196,7 @@ def test_boxes_of_labeled_images_stay_to_the_bit(
 @pytest.mark.parametrize("scale", [(600, 400), [(600, 200), (600, 400)], [(600, 400), (300, 200), (90, 80)]])
 def test_the_motion_is_measured(scale: Any, motion_error: Callable[..., float]) -> None:
     """`ResizeDrawn` by itself, as the list of tracked transforms promises."""
-    [step] = pipelines._resize(scale)
+    [step] = resize_to(scale)
     draw, resize = reduced.drawing(step), reduced.ResizeDrawn("weak")
 
     def run(record: dict[str, Any]) -> dict[str, Any]:
@@ -206,7 +207,7 @@ def test_the_motion_is_measured(scale: Any, motion_error: Callable[..., float]) 
 
 def test_scales_are_drawn_as_by_the_resize_itself() -> None:
     for scale in ((600, 400), [(600, 200), (600, 400)], [(600, 400), (300, 200), (90, 80)]):
-        [step] = pipelines._resize(scale)  # type: ignore[arg-type]
+        [step] = resize_to(scale)  # type: ignore[arg-type]
         drawn = []
         for run in (reduced.drawing(step), Compose([step])):
             with seeded((3,)):
@@ -217,7 +218,7 @@ def test_scales_are_drawn_as_by_the_resize_itself() -> None:
 def test_offline_labels_take_the_strong_views_draw_alone(mosaic: str) -> None:
     two = pipelines.two_views(pipelines.weak((64, 48)), pipelines.strong((640, 480)), reduced_decoding=True)
     load, resize, *_ = pipelines.offline(two)
-    assert load == dict(type="LoadReduced", resizes=dict(strong=pipelines._resize((640, 480))[0]))
+    assert load == dict(type="LoadReduced", resizes=dict(strong=resize_to((640, 480))[0]))
     assert resize == dict(type="ResizeDrawn", view="strong")
     assert Compose([load, resize])(dict(img_path=mosaic))["img"].shape == (480, 640, 3)
 
