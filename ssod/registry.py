@@ -62,6 +62,7 @@ _MODULES = (
     "ssod.data.boxwise",
     "ssod.data.draws",
     "ssod.data.pixels",
+    "ssod.data.reduced",
     "ssod.data.sampler",
     "ssod.engine.hooks",
     "ssod.engine.loops",

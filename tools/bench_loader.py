@@ -1,66 +1,10 @@
 """Images/s of the two-view pipeline and of mmdet's: `python tools/bench_loader.py IMAGES`; see --help."""
 
 import argparse
-import runpy
 import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
-from statistics import median
-from typing import Any
 
 from ssod.cli import exit_code
-
-
-def pipelines(scale: Any) -> dict[str, Callable[[dict[str, Any]], Any]]:
-    """Ours and mmdet's own, from the recipe that it ships; the same operations, draws and scale."""
-    import mmdet
-    from mmengine.dataset import Compose
-    from mmengine.registry import DefaultScope
-
-    from ssod.data.pipelines import strong, two_views, weak
-
-    recipe = Path(mmdet.__file__).parent / ".mim/configs/_base_/datasets/semi_coco_detection.py"
-    theirs = runpy.run_path(str(recipe))["unsup_pipeline"]
-    for branch in ("unsup_teacher", "unsup_student"):
-        theirs[-1][branch][0]["scale"] = list(scale)
-    ours = Compose(two_views(weak(scale), strong(scale)))
-    with DefaultScope.overwrite_default_scope("mmdet"):  # or it would get our faster operations
-        return {"ssod": ours, "mmdet": Compose(theirs)}
-
-
-def measure(paths: list[str], scale: Any, rounds: int) -> None:
-    """Prints medians over rounds; in each, every image goes through both in turns, with the same draws."""
-    import cv2
-    import torch
-
-    from ssod.data.draws import seeded
-
-    torch.set_num_threads(1)  # as in a loader's worker
-    cv2.setNumThreads(1)
-    records = [dict(img_path=path, img_id=i, height=1, width=1, instances=[]) for i, path in enumerate(paths)]
-    runs = pipelines(scale)
-    clocks: dict[str, Callable[[], float]] = {"processor": time.process_time, "wall": time.perf_counter}
-    seconds: dict[tuple[str, str], list[float]] = {(run, clock): [] for run in runs for clock in clocks}
-    for turn in range(rounds + 1):  # the first one warms up
-        spent = dict.fromkeys(seconds, 0.0)
-        for number, record in enumerate(records):
-            for run in sorted(runs, reverse=bool((turn + number) % 2)):
-                began = {clock: now() for clock, now in clocks.items()}
-                with seeded((turn, number)):
-                    runs[run](dict(record))
-                for clock, now in clocks.items():
-                    spent[run, clock] += now() - began[clock]
-        if turn:
-            for key, value in spent.items():
-                seconds[key].append(value)
-    for clock in clocks:
-        rates = {run: median(len(paths) / each for each in seconds[run, clock]) for run in runs}
-        ratios = [b / a for a, b in zip(seconds["ssod", clock], seconds["mmdet", clock], strict=True)]
-        print(
-            f"{clock} time: ssod {rates['ssod']:.1f}, mmdet {rates['mmdet']:.1f} images/s per worker, ratio "
-            f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f} over {rounds} rounds)"
-        )
+from ssod.errors import UserError
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -81,7 +25,39 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         metavar=("W", "H", "W2", "H2"),
         help="from which the size is drawn (default: COCO's, 1333 400 1333 1200)",
     )
+    parser.add_argument(
+        "--jpeg-size",
+        type=size,
+        metavar="WxH",
+        help="first make JPEGs of this size of the images, in a temporary folder: side by side where they "
+        "are smaller, never enlarged, so that there is as much to decode as in a photograph",
+    )
+    parser.add_argument(
+        "--reduced-decoding", action="store_true", help="measure ours with reduced_decoding=True, too"
+    )
+    parser.add_argument(
+        "--images-per-second",
+        type=float,
+        metavar="N",
+        help="how many unlabeled images a second the training takes (its steps a second times their number): "
+        "prints how many workers keep up with it",
+    )
+    parser.add_argument(
+        "--padding",
+        nargs=2,
+        type=int,
+        metavar=("LABELED", "UNLABELED"),
+        help="also print the share of padding in batches of so many images, with and without grouping",
+    )
     return parser.parse_args(words)
+
+
+def size(text: str) -> tuple[int, int]:
+    """Width and height from `640x480`."""
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 640x480")
+    return int(width), int(height)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -96,12 +72,22 @@ def run(arguments: argparse.Namespace) -> int:
 
     register_all_modules()
     from ssod.data.unlabeled import read_images
+    from ssod.engine import loader_bench
 
     found = read_images(arguments.images, arguments.image_root).images
     paths = [image.path for image in found[: arguments.number]]
+    if not paths or arguments.rounds < 1:
+        raise UserError("nothing to measure: --number and --rounds are at least 1, and there are images")
     w, h, w2, h2 = arguments.scale
-    print(f"{len(paths)} images, scale {(w, h)} to {(w2, h2)}")
-    measure(paths, [(w, h), (w2, h2)], arguments.rounds)
+    loader_bench.bench(
+        paths,
+        [(w, h), (w2, h2)],
+        arguments.rounds,
+        jpeg_size=arguments.jpeg_size,
+        reduced=arguments.reduced_decoding,
+        wanted=arguments.images_per_second,
+        counts=arguments.padding,
+    )
     return 0
 
 

@@ -14,7 +14,6 @@ _base_ = [
 model = dict(method=dict(type="SoftTeacher", unsup_weight=2.0))
 train_dataloader = dict(
     batch_size=8,
-    num_workers=8,
     sampler=dict(counts=(4, 4)),
     dataset=dict(
         datasets=[

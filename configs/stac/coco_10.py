@@ -21,7 +21,6 @@ model = dict(method=dict(type="STAC"), teacher=None)
 stages = dict(teacher=dict(), rounds=1)
 train_dataloader = dict(
     batch_size=2,
-    num_workers=2,
     sampler=dict(counts=(1, 1)),
     dataset=dict(datasets=[_base_._labeled, pseudo_labeled(_base_._unlabeled)]),
 )

@@ -23,7 +23,6 @@ model = dict(
 _unlabeled = {**_base_._unlabeled, "pipeline": two_views(weak(), strong(geometric=False))}
 train_dataloader = dict(
     batch_size=8,
-    num_workers=8,
     sampler=dict(counts=(4, 4)),
     dataset=dict(datasets=[_base_._labeled, _unlabeled]),
 )

@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +19,16 @@ Image = npt.NDArray[np.uint8]
 
 _REMOVE = "restore it from its source, or remove it from the data set"
 _FAULTS = (OSError, SyntaxError, ValueError, EOFError, PillowImage.DecompressionBombError)
+_JPEG = b"\xff\xd8"
 _PNG_TAIL = 64  # bytes in which a whole PNG names its end
 # Markers that may follow a JPEG's first scan: DHT, DAC, SOS, DQT, DNL, DRI, APPn, COM. Before it, SOFn, too.
 _AFTER_SCAN = frozenset((0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)))
 _BEFORE_SCAN = _AFTER_SCAN | frozenset(range(0xC0, 0xD0))
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 swap width and height
+# By how much a JPEG decoder makes an image smaller, for a part of the work.
+_REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
+            8: cv2.IMREAD_REDUCED_COLOR_8}  # fmt: skip
+REDUCTIONS = tuple(_REDUCED)
 
 
 class BadImage(NamedTuple):
@@ -42,6 +48,15 @@ def read_image(path: str | Path) -> Image:
     What is not found: damage within a file that leaves a readable stream (zeroed blocks in the middle of a
     JPEG; most damage within a WebP). No decoder at hand reports that.
     """
+    return read_reduced(path)[0]
+
+
+def read_reduced(path: str | Path, choose: Callable[[int, int], int] | None = None) -> tuple[Image, int]:
+    """An image as from `read_image`, and how many times smaller than the file's it is: 1, 2, 4 or 8.
+
+    choose: given width and height as displayed, says which of REDUCTIONS a JPEG is decoded with; each pixel
+    is then the mean, about, of that many by that many. Other formats are decoded as they are.
+    """
     path = str(path)
     try:
         fault = stat_fault(os.stat(path))  # before it is opened: a pipe would wait for a writer
@@ -52,24 +67,26 @@ def read_image(path: str | Path) -> Image:
         raise _bad(f"image {path} is {fault}", path, fault)
     _check_structure(path, data)
     image = None if _plain_for_opencv(data) else _with_pillow(path, data)
+    reduction = choose(*image_size(path, data)) if choose and data.startswith(_JPEG) else 1
     if image is None:
         try:
-            image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+            image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), _REDUCED[reduction])
         except cv2.error:  # such as more pixels than OpenCV takes
             image = None
     if image is None:
         text = f"{path} is not an image that OpenCV can read, or is damaged"
         raise _bad(text, path, "not an image, or damaged")
-    return np.asarray(image, dtype=np.uint8)
+    return np.asarray(image, dtype=np.uint8), reduction
 
 
-def image_size(path: str) -> tuple[int, int]:
+def image_size(path: str, data: bytes | None = None) -> tuple[int, int]:
     """(width, height) in pixels as displayed, after EXIF orientation, from the file's header alone.
 
+    data: the file's bytes, where they have been read.
     Raises BadImageError for a file that can't be opened or whose header is not that of an image.
     """
     try:
-        with PillowImage.open(path) as image:
+        with PillowImage.open(path if data is None else io.BytesIO(data)) as image:
             width, height = image.size
             if image.format == "TIFF":
                 orientation = 1  # Pillow swaps the sides itself
@@ -104,7 +121,7 @@ def _check_structure(path: str, data: bytes) -> None:
     Formats without markers are left to their decoders. An odd structure (such as a PNG with data after its
     end) is decoded twice: Pillow misses bytes that OpenCV silently makes grey.
     """
-    if data.startswith(b"\xff\xd8"):
+    if data.startswith(_JPEG):
         whole = _whole_jpeg(data)
     elif data.startswith(b"\x89PNG"):
         whole = b"IEND" in data[-_PNG_TAIL:] or None
@@ -154,7 +171,7 @@ def _plain_for_opencv(data: bytes) -> bool:
     if data.startswith(b"\x89PNG"):
         begin = data.find(b"IDAT")
         return data[25:26] in (b"\x00", b"\x02", b"\x03") and b"tRNS" not in data[: max(begin, 0)]
-    return data.startswith(b"\xff\xd8")
+    return data.startswith(_JPEG)
 
 
 def _with_pillow(path: str, data: bytes) -> Any:

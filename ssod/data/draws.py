@@ -10,13 +10,17 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ssod.registry import DATASETS
+from ssod.registry import DATASETS, TRANSFORMS
+
+_KEY: ContextVar[tuple[int, ...]] = ContextVar("key", default=())  # of the block that `seeded` runs now
+_STREAMS = 2**31  # where what a batch shares is numbered from: no place in a batch is as large
 
 
 class Draw(int):
@@ -46,12 +50,34 @@ def seeded(key: tuple[int, ...]) -> Iterator[None]:
     np.random.seed(words[1:5])
     # Not torch.manual_seed: it would reach the devices' generators.
     torch.default_generator.manual_seed(int(words[5]))
+    token = _KEY.set(key)
     try:
         yield
     finally:
+        _KEY.reset(token)
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+@TRANSFORMS.register_module()
+class BatchResize:
+    """A resize whose scale is drawn once for all images of a batch, so that little of the batch is padding.
+
+    resize: the config of the resize, `RandomResize` say · stream: views with the same number, labeled and
+    strong ones for instance, share what is drawn. Images that no `Draw` asked for are drawn one by one.
+    """
+
+    def __init__(self, resize: Mapping[str, Any], stream: int = 0) -> None:
+        self.resize: Any = TRANSFORMS.build(dict(resize))
+        self.stream = stream
+
+    def __call__(self, results: dict[str, Any]) -> Any:
+        *batch, _ = _KEY.get() or (0,)
+        if not batch:
+            return self.resize(results)
+        with seeded((*batch, _STREAMS + self.stream)):
+            return self.resize(results)
 
 
 @DATASETS.register_module()

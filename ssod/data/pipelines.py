@@ -12,12 +12,17 @@ Soft Teacher's. A view starts from a decoded image with an identity homography.
 from collections.abc import Sequence
 from typing import Any
 
+from ssod.data.steps import (
+    Pipeline,
+    Scale,
+    Size,
+    draw_one,
+    large_scale_jitter,
+    load_for,
+    resize_to,
+    stac_geometry,
+)
 from ssod.errors import UserError
-
-Pipeline = list[dict[str, Any]]
-Size = tuple[int, int]
-# One size is fixed, two span a range that is drawn from, more are a choice, None keeps the image's.
-Scale = Size | list[Size] | tuple[Size, ...] | None
 
 COCO_SCALE: Scale = [(1333, 400), (1333, 1200)]
 COCO_TEST_SCALE: Size = (1333, 800)
@@ -43,7 +48,7 @@ STAC_COLOR_OPS: tuple[str | dict[str, Any], ...] = (
     dict(type="Posterize", min_mag=0.1, max_mag=4.0),
 )
 SPACES = ("soft_teacher", "stac")
-JITTER_FILL = (128, 128, 128)  # grey, as behind turned images
+STUDENT, TEACHER = 0, 1  # whose views share a scale with same_scale=True
 
 
 def labeled(
@@ -54,12 +59,20 @@ def labeled(
     erase: bool = False,
     jitter: tuple[float, float] | None = None,
     extra: Sequence[dict[str, Any]] = (),
+    same_scale: bool = False,
+    reduced_decoding: bool = False,
 ) -> Pipeline:
-    """The pipeline of a labeled image: `dict(labeled=P)` with its boxes; options as in `strong`."""
+    """The pipeline of a labeled image: `dict(labeled=P)` with its boxes; options as in `strong`.
+
+    reduced_decoding: as in `two_views`.
+    """
+    stream = STUDENT if same_scale else None
+    view = _augment(scale, flip_prob, color, geometric, erase, jitter=jitter, extra=extra, stream=stream)
+    load, views = load_for({"labeled": view}, reduced_decoding)
     return [
-        dict(type="LoadImage"),
+        load,
         dict(type="LoadAnnotations", with_bbox=True),
-        *_augment(scale, flip_prob, color, geometric, erase, jitter=jitter, extra=extra),
+        *views["labeled"],
         # keep_empty=True (mmdet's default) would swap an image that lost its boxes for a random
         # other one: the sampler's choice of image would not hold, nor a resumed run repeat it.
         dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2), keep_empty=False),
@@ -67,9 +80,9 @@ def labeled(
     ]
 
 
-def weak(scale: Scale = COCO_SCALE, flip_prob: float = 0.5) -> Pipeline:
-    """The teacher's view: resize and flip."""
-    return [*_augment(scale, flip_prob), dict(type="PackView")]
+def weak(scale: Scale = COCO_SCALE, flip_prob: float = 0.5, same_scale: bool = False) -> Pipeline:
+    """The teacher's view: resize and flip; same_scale: as in `strong`, one for the weak views of a batch."""
+    return [*_augment(scale, flip_prob, stream=TEACHER if same_scale else None), dict(type="PackView")]
 
 
 def strong(
@@ -81,6 +94,7 @@ def strong(
     space: str = "soft_teacher",
     jitter: tuple[float, float] | None = None,
     extra: Sequence[dict[str, Any]] = (),
+    same_scale: bool = False,
 ) -> Pipeline:
     """The student's view: its own resize and flip, a colour and a geometric op, erased patches.
 
@@ -93,15 +107,27 @@ def strong(
     that share of `scale`, one size, and then cropped or padded to it.
     extra: albumentations' transforms as dicts, run before patches are erased; boxes follow, see
     `TrackedAlbumentations`.
+    same_scale: one scale is drawn for all labeled and strong views of a batch, not one for each, which leaves
+    a third of the padding; each scale comes as often as without. Not what is published: those differ.
 
-    Raises UserError for an unknown space, and for jitter without one fixed size.
+    Raises UserError for an unknown space, for jitter without one fixed size, and for same_scale where no
+    scale is drawn.
     """
-    return [*_augment(scale, flip_prob, color, geometric, erase, space, jitter, extra), dict(type="PackView")]
+    stream = STUDENT if same_scale else None
+    steps = _augment(scale, flip_prob, color, geometric, erase, space, jitter, extra, stream)
+    return [*steps, dict(type="PackView")]
 
 
-def two_views(weak: Pipeline, strong: Pipeline) -> Pipeline:
-    """The pipeline of an unlabeled image, decoded once: `dict(weak=P, strong=P)`, no annotation."""
-    return [dict(type="LoadImage"), dict(type="TwoViews", weak=weak, strong=strong)]
+def two_views(weak: Pipeline, strong: Pipeline, reduced_decoding: bool = False) -> Pipeline:
+    """The pipeline of an unlabeled image, decoded once: `dict(weak=P, strong=P)`, no annotation.
+
+    reduced_decoding: a JPEG that is at least twice as large as both views is decoded at a half, a quarter or
+    an eighth of its size, for a part of the time. Geometry stays, colours of single pixels change (fine
+    texture is averaged, where a resize alone samples it), and so does the order of draws; see docs/loader.md.
+    Raises UserError for it where a view does not begin with a resize.
+    """
+    load, views = load_for({"weak": weak, "strong": strong}, reduced_decoding)
+    return [load, dict(type="TwoViews", **views)]
 
 
 def offline(two_views: Pipeline, min_visible: float = 0.0) -> Pipeline:
@@ -111,6 +137,8 @@ def offline(two_views: Pipeline, min_visible: float = 0.0) -> Pipeline:
     the area is still in view are dropped.
     """
     load, views = two_views
+    if "resizes" in load:
+        load = {**load, "resizes": {"strong": load["resizes"]["strong"]}}
     return [
         load,
         *views["strong"][:-1],
@@ -124,11 +152,15 @@ def pseudo_labeled(unlabeled: dict[str, Any]) -> dict[str, Any]:
     return dict(type="PseudoLabeled", dataset={**unlabeled, "pipeline": offline(unlabeled["pipeline"])})
 
 
-def test(scale: Size | None = COCO_TEST_SCALE) -> Pipeline:
-    """The pipeline of validation and testing: mmdet's ordinary item, ready for `pseudo_collate`."""
+def test(scale: Size | None = COCO_TEST_SCALE, reduced_decoding: bool = False) -> Pipeline:
+    """The pipeline of validation and testing: mmdet's ordinary item, ready for `pseudo_collate`.
+
+    reduced_decoding: as in `two_views`; for testing as one trained.
+    """
+    load, views = load_for({"test": resize_to(scale)}, reduced_decoding)
     return [
-        dict(type="LoadImage"),
-        *_resize(scale),
+        load,
+        *views["test"],
         dict(type="LoadAnnotations", with_bbox=True),
         dict(type="PackView"),
     ]
@@ -143,14 +175,22 @@ def _augment(
     space: str = "soft_teacher",
     jitter: tuple[float, float] | None = None,
     extra: Sequence[dict[str, Any]] = (),
+    stream: int | None = None,
 ) -> Pipeline:
     """Resize, flip, then what is asked for, in mmdet's order."""
     if space not in SPACES:
         raise UserError(f"strong(space={space!r}): no such space; there are {', '.join(SPACES)}")
     stac = space == "stac"
-    ops = [_one_of(STAC_COLOR_OPS if stac else COLOR_OPS)] * color
-    ops += [_stac_geometry() if stac else _one_of(GEOMETRIC_OPS)] * geometric
-    pipeline = _resize(scale) if jitter is None else _jitter(scale, jitter)
+    ops = [draw_one(STAC_COLOR_OPS if stac else COLOR_OPS)] * color
+    ops += [stac_geometry() if stac else draw_one(GEOMETRIC_OPS)] * geometric
+    pipeline = resize_to(scale) if jitter is None else large_scale_jitter(scale, jitter)
+    if stream is not None:
+        if jitter is not None or not pipeline or pipeline[0]["type"] == "Resize":
+            raise UserError(
+                f"same_scale=True with scale={scale}, jitter={jitter}: no scale is drawn that a batch could "
+                "share; leave it out, or give a range such as scale=[(1333, 400), (1333, 1200)]"
+            )
+        pipeline = [dict(type="BatchResize", resize=pipeline[0], stream=stream)]
     pipeline.append(dict(type="RandomFlip", prob=flip_prob))
     if ops:
         pipeline.append(dict(type="RandomOrder", transforms=ops))
@@ -161,60 +201,3 @@ def _augment(
         pipeline.append(dict(type="CopySharedImage"))
         pipeline.append(dict(type="RandomErasing", n_patches=(1, 5), ratio=(0, 0.2)))
     return pipeline
-
-
-def _one_of(ops: Sequence[str | dict[str, Any]]) -> dict[str, Any]:
-    """One operation of the space, drawn uniformly, of random strength."""
-    space = [[dict(type=op) if isinstance(op, str) else dict(op)] for op in ops]
-    return dict(type="RandAugment", aug_space=space, aug_num=1)
-
-
-def _stac_geometry() -> dict[str, Any]:
-    """An affine motion of the whole image or of what is inside one box, as likely."""
-    whole = dict(type="TrackedAlbumentations", transforms=_affine(0.1, 30))
-    inside = dict(type="BoxAffine", transforms=_affine(0.05, 10))
-    return dict(type="RandomChoice", transforms=[[whole], [inside]])
-
-
-def _affine(share: float, degrees: float) -> list[dict[str, Any]]:
-    """One of STAC's four motions about the centre: shifts of up to `share` of a side, a turn, a shear."""
-    sides, angles = (-share, share), (-degrees, degrees)
-    motions: list[dict[str, Any]] = [
-        dict(translate_percent=dict(x=sides, y=0.0)),
-        dict(translate_percent=dict(x=0.0, y=sides)),
-        dict(rotate=angles),
-        dict(shear=dict(x=angles, y=angles)),
-    ]
-    return [
-        dict(type="OneOf", p=1, transforms=[dict(type="Affine", fill=125, p=1, **one) for one in motions])
-    ]
-
-
-def _jitter(scale: Scale, ratios: tuple[float, float]) -> Pipeline:
-    """Large-scale jitter: a share of a size is drawn, and the image cropped or padded to that size."""
-    size = scale[0] if scale and len(scale) == 1 else scale
-    if not size or not all(isinstance(side, int) for side in size) or not 0 < ratios[0] <= ratios[1]:
-        raise UserError(
-            f"jitter={ratios} with scale={scale}: large-scale jitter needs a range of factors and one size, "
-            "such as jitter=(0.1, 2.0), scale=(1024, 1024)"
-        )
-    return [
-        dict(type="RandomResize", scale=size, ratio_range=tuple(ratios), keep_ratio=True),
-        # Otherwise an image that loses all boxes would be swapped for another one.
-        dict(type="RandomCrop", crop_size=size, allow_negative_crop=True),
-        dict(type="Pad", size=size, pad_val=dict(img=JITTER_FILL)),
-    ]
-
-
-def _resize(scale: Scale) -> Pipeline:
-    """The resize that the kind of `scale` asks for; the aspect ratio is kept."""
-    if scale is None:
-        return []
-    sizes = [tuple(size) for size in scale if not isinstance(size, int)]
-    if not sizes:
-        return [dict(type="Resize", scale=tuple(scale), keep_ratio=True)]
-    if len(sizes) == 1:
-        return [dict(type="Resize", scale=sizes[0], keep_ratio=True)]
-    if len(sizes) == 2:
-        return [dict(type="RandomResize", scale=sizes, keep_ratio=True)]
-    return [dict(type="RandomChoiceResize", scales=sizes, keep_ratio=True)]

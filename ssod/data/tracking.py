@@ -40,7 +40,7 @@ TRACKED = frozenset(
     (
         *_of("mmdet", "Resize", "FixScaleResize", "FixShapeResize", "RandomFlip", "RandomCrop"),
         *_of("mmdet", "Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"),
-        *_of("ssod", "RandomFlip", "TranslateX", "TranslateY", "TrackedAlbumentations"),
+        *_of("ssod", "RandomFlip", "TranslateX", "TranslateY", "TrackedAlbumentations", "ResizeDrawn"),
     )
 )
 # They move no pixel: colours, hidden patches, a border at the right or below, bookkeeping.
@@ -59,7 +59,7 @@ GROUPS = frozenset(
     (
         *_of("mmcv", "Compose", "RandomApply", "RandomChoice", "RandomResize", "RandomChoiceResize"),
         *_of("mmdet", "RandomOrder", "RandAugment", "AutoAugment", "ResizeShortestEdge"),
-        "mmengine.Compose",
+        *("mmengine.Compose", "ssod.BatchResize"),
     )
 )
 # What is often wanted and not tracked, and what does the same and is.

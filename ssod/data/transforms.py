@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 from mmdet.datasets.transforms import PackDetInputs
 from mmengine.dataset import Compose
+from torch.utils.data import get_worker_info
 
+from ssod.core.image_stack import ImageStack, common_size
 from ssod.data.boxwise import labels_in_view
 from ssod.data.decode import read_image
 from ssod.data.pixels import planes_of
@@ -142,17 +144,24 @@ def _owned(value: Any) -> Any:
     return value.clone() if hasattr(value, "clone") else value
 
 
-def collate_views(items: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Any]]]:
-    """`{view: {"inputs": [...], "data_samples": [...]}}` over the views that the items hold.
+def collate_views(items: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`{view: {"inputs": ImageStack, "data_samples": [...]}}` over the views that the items hold.
 
     An item is `dict(labeled=P)`, `dict(weak=P, strong=P)` or, with offline labels, `dict(strong=P)`; a view
-    that no item holds is absent.
+    that no item holds is absent. Labeled and strong stacks are of one size: the student sees one batch.
     """
-    batch: dict[str, dict[str, list[Any]]] = {}
-    for name in VIEWS:
-        packed = [item[name] for item in items if name in item]
-        if packed:
-            batch[name] = {key: [one[key] for one in packed] for key in packed[0]}
+    packed = {name: [item[name] for item in items if name in item] for name in VIEWS}
+    sizes = {name: [tuple(one["inputs"].shape[1:]) for one in views] for name, views in packed.items()}
+    student = sizes["labeled"] + sizes["strong"]
+    batch: dict[str, dict[str, Any]] = {}
+    for name, views in packed.items():
+        if not views:
+            continue
+        size = common_size(sizes["weak"] if name == "weak" else student)
+        batch[name] = {key: [one[key] for one in views] for key in views[0]}
+        batch[name]["inputs"] = ImageStack.of(
+            batch[name]["inputs"], size, in_worker=get_worker_info() is not None
+        )
     return batch
 
 

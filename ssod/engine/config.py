@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ssod.engine.data_policy import DataPolicy, share_classes
+from ssod.engine.loading import choose_workers
 from ssod.engine.mistakes import suggest
 from ssod.errors import UserError
 
@@ -183,6 +184,7 @@ def complete(config: Config, path: str | Path) -> Config:
     config.default_hooks = {**DEFAULT_HOOKS, **(config.get("default_hooks") or {})}
     config.randomness = {"seed": DEFAULT_SEED, **(config.get("randomness") or {})}
     config.data_policy = DataPolicy.of(config).as_config()
+    choose_workers(config)
     wrapper = config.optim_wrapper
     if wrapper.get("type", "OptimWrapper") == "OptimWrapper":
         wrapper.type = "GuardedOptimWrapper"  # takes the same options and skips bad steps

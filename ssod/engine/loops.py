@@ -7,6 +7,7 @@ from mmengine.runner import BaseLoop, IterBasedTrainLoop
 
 from ssod.engine import evaluate, random_state
 from ssod.engine.data_policy import DataPolicy
+from ssod.engine.loading import beside_the_step
 from ssod.engine.optim import iterations_a_step
 from ssod.registry import LOOPS
 
@@ -60,9 +61,11 @@ class SemiTrainLoop(IterBasedTrainLoop):  # type: ignore[misc]
         self.runner.call_hook("before_train_epoch")
         if self._iter > 0:
             self._take_up()
+        device = next(self.runner.model.parameters()).device
+        batches = beside_the_step(self.dataloader_iterator, device)
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
-            self.run_iter(next(self.dataloader_iterator))
+            self.run_iter(next(batches))
             if not self.stop_training:
                 self._validate_if_due()
         self.runner.call_hook("after_train_epoch")

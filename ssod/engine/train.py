@@ -21,6 +21,7 @@ from ssod.engine.console import Reporter, final_report
 from ssod.engine.data_in_use import check_agreement, describe_data
 from ssod.engine.data_policy import DataPolicy
 from ssod.engine.failures import known_failures
+from ssod.engine.loading import pin_batches
 from ssod.engine.processes import (
     choose_launcher,
     on_all,
@@ -70,6 +71,8 @@ def train(
             gpu = torch.cuda.is_available()
             use_mixed_precision(config, gpu, gpu and torch.cuda.is_bf16_supported())
         use_fused_optimizer(config, torch.cuda.is_available())
+        if torch.cuda.is_available():
+            pin_batches(config)
         place = Path(work_dir or config.get("work_dir") or default_work_dir(config_path))
         config.pop("work_dir", None)
         config.launcher = choose_launcher(launcher or config.get("launcher"))

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as functional
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
+from ..core.image_stack import ImageStack, common_size
 from ..core.labels import BoxLabels
 from ..errors import UserError
 from ..registry import MODELS
@@ -46,38 +48,33 @@ class SemiPreprocessor(DetDataPreprocessor):  # type: ignore[misc]
         """`{"inputs": SemiBatch, "data_samples": None}` of training views, else what mmdet returns."""
         if "labeled" not in data:
             return dict(super().forward(data, training))
-        student = [name for name in ("labeled", "strong") if name in data]
-        extent = self._common_size([image for name in student for image in data[name]["inputs"]])
-        size = self._bucket(extent)
-        views = {name: self._padded_view(data[name]["inputs"], extent, size) for name in student}
+        stacks = {name: _stack(view["inputs"]) for name, view in data.items()}
+        seen = [stacks[name] for name in ("labeled", "strong") if name in stacks]
+        student = self._padded([size for stack in seen for size in stack.sizes])
+        size = self._bucket(student)
         truth = self._labels(data["labeled"]["data_samples"])
-        batch = SemiBatch(labeled=views["labeled"], truth=truth)
-        if "strong" in data:
-            batch = replace(batch, strong=views["strong"], strong_labels=self._offline(data["strong"]))
-        if "weak" in data:
-            weak = data["weak"]["inputs"]
-            extent = self._common_size(weak)
+        batch = SemiBatch(labeled=self._view(stacks["labeled"], student, size), truth=truth)
+        if "strong" in stacks:
+            strong = self._view(stacks["strong"], student, size)
+            batch = replace(batch, strong=strong, strong_labels=self._offline(data["strong"]))
+        if "weak" in stacks:
+            extent = self._padded(stacks["weak"].sizes)
             forward, backward = self._homographies(
                 data["weak"]["data_samples"], data["strong"]["data_samples"]
             )
             batch = replace(
                 batch,
-                weak=self._padded_view(weak, extent, self._bucket(extent)),
+                weak=self._view(stacks["weak"], extent, self._bucket(extent)),
                 weak_to_strong=forward,
                 strong_to_weak=backward,
             )
         return {"inputs": batch, "data_samples": None}
 
-    def _common_size(self, images: Sequence[Tensor]) -> tuple[int, int]:
-        """The padded height and width that hold all of `images` (3, h, w)."""
+    def _padded(self, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """The height and width, multiples of the divisor, that hold all of `sizes`."""
         divisor = self.pad_size_divisor
-        height = max(image.shape[1] for image in images)
-        width = max(image.shape[2] for image in images)
+        height, width = common_size(sizes)
         return -(-height // divisor) * divisor, -(-width // divisor) * divisor
-
-    def _padded_view(self, images: Sequence[Tensor], extent: tuple[int, int], size: tuple[int, int]) -> View:
-        """A View of images padded to `size` (height, width); `extent` is the least that holds them."""
-        return replace(self._view(images, *size), extent=None if size == extent else extent)
 
     def _bucket(self, extent: tuple[int, int]) -> tuple[int, int]:
         """The height and width of `pad_to` for a batch of this size, its own where it doesn't fit."""
@@ -96,17 +93,26 @@ class SemiPreprocessor(DetDataPreprocessor):  # type: ignore[misc]
         self.num_misfits += 1
         return extent
 
-    def _view(self, images: Sequence[Tensor], height: int, width: int) -> View:
-        """A View of uint8 images (3, h, w): moved as bytes, normalised on the device, padded with 0."""
-        stack = torch.zeros(len(images), 3, height, width, device=self.device)
-        for row, image in zip(stack, images, strict=True):
-            pixels = image.to(self.device, non_blocking=True).float()
-            if self._channel_conversion:
-                pixels = pixels.flip(0)
-            row[:, : image.shape[1], : image.shape[2]] = (pixels - self.mean) / self.std
-        size = torch.tensor([image.shape[1:] for image in images], dtype=torch.float32)
-        padded = (size / self.pad_size_divisor).ceil() * self.pad_size_divisor
-        return View(images=stack, size=size.to(self.device), padded=padded.to(self.device))
+    def _view(self, stack: ImageStack, extent: tuple[int, int], padded: tuple[int, int]) -> View:
+        """A View of a stack: moved as bytes in one copy, normalised on the device, padded with 0.
+
+        padded: its height and width · extent: the least that would hold the images.
+        """
+        pixels = stack.to(self.device).pixels
+        grown = padded[0] - pixels.shape[2], padded[1] - pixels.shape[3]
+        if any(grown):
+            pixels = functional.pad(pixels, (0, grown[1], 0, grown[0]))
+        if self._channel_conversion:
+            pixels = pixels.flip(1)
+        images = pixels.float().sub_(self.mean).div_(self.std)
+        size = torch.tensor(stack.sizes, dtype=torch.float32)
+        anchored = (size / self.pad_size_divisor).ceil() * self.pad_size_divisor
+        size, anchored = torch.stack((size, anchored)).to(self.device, non_blocking=True)
+        if any(each != padded for each in stack.sizes):
+            below = torch.arange(padded[0], device=self.device) >= size[:, :1]
+            beside = torch.arange(padded[1], device=self.device) >= size[:, 1:]
+            images.masked_fill_((below[:, :, None] | beside[:, None, :])[:, None], 0.0)
+        return View(images, size, anchored, extent=None if padded == extent else extent)
 
     def _offline(self, strong: dict[str, Any]) -> BoxLabels | None:
         """The labels that came with the strong views from a file; None where no view has any."""
@@ -117,16 +123,32 @@ class SemiPreprocessor(DetDataPreprocessor):  # type: ignore[misc]
         """The annotations of data samples, padded to the batch's largest count; scores 1 unless given."""
         instances = [sample.gt_instances for sample in samples]
         scores = [each.scores for each in instances] if all("scores" in i for i in instances) else None
-        return BoxLabels.pad(
-            [get_box_tensor(each.bboxes).to(self.device) for each in instances],
-            [each.labels.to(self.device) for each in instances],
-            scores,
+        return self._moved(
+            BoxLabels.pad(
+                [get_box_tensor(each.bboxes) for each in instances],
+                [each.labels for each in instances],
+                scores,
+            )
         )
+
+    def _moved(self, labels: BoxLabels) -> BoxLabels:
+        """Labels as `pad` makes them, on the device."""
+        names = ("boxes", "classes", "scores", "valid")
+        moved: dict[str, Any] = {
+            name: getattr(labels, name).to(self.device, non_blocking=True) for name in names
+        }
+        return replace(labels, **moved)
 
     def _homographies(self, weak: Sequence[Any], strong: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """weak -> strong and strong -> weak (U, 3, 3): composed in float64, handed over in float32."""
         to_weak = np.stack([np.asarray(s.homography_matrix, dtype=np.float64) for s in weak])
         to_strong = np.stack([np.asarray(s.homography_matrix, dtype=np.float64) for s in strong])
         forward = to_strong @ np.linalg.inv(to_weak)
-        both = torch.from_numpy(np.stack([forward, np.linalg.inv(forward)])).float().to(self.device)
+        both = torch.from_numpy(np.stack([forward, np.linalg.inv(forward)])).float()
+        both = both.to(self.device, non_blocking=True)
         return both[0], both[1]
+
+
+def _stack(images: ImageStack | Sequence[Tensor]) -> ImageStack:
+    """The stack that the loader made, or one of separate uint8 images (3, h, w)."""
+    return images if isinstance(images, ImageStack) else ImageStack.of(images)

@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 
 from ssod.data import pipelines
+from ssod.data.steps import draw_one
 from ssod.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -75,8 +76,8 @@ def test_homography_is_exact_where_nothing_moved() -> None:
 def test_spaces_are_those_of_mmdet_soft_teacher() -> None:
     recipe = Path(mmdet.__file__).parent / ".mim/configs/_base_/datasets/semi_coco_detection.py"
     peer = runpy.run_path(str(recipe))
-    assert pipelines._one_of(pipelines.COLOR_OPS)["aug_space"] == peer["color_space"]
-    assert pipelines._one_of(pipelines.GEOMETRIC_OPS)["aug_space"] == peer["geometric"]
+    assert draw_one(pipelines.COLOR_OPS)["aug_space"] == peer["color_space"]
+    assert draw_one(pipelines.GEOMETRIC_OPS)["aug_space"] == peer["geometric"]
     assert peer["scale"] == pipelines.COCO_SCALE
     ours = [step for step in pipelines.strong() if step["type"] != "CopySharedImage"]
     assert ours[:-1] == [s for s in peer["strong_pipeline"] if s["type"] != "FilterAnnotations"][:-1]
@@ -207,7 +208,12 @@ def test_scale_means_what_its_kind_says(scale: Any, allowed: set[tuple[int, int]
         (pipelines.strong, dict(extra=[dict(type="Perspective")]), "Perspective"),
         (pipelines.labeled, dict(jitter=(0.1, 2.0), scale=(64, 64)), "ratio_range"),
         (pipelines.labeled, dict(extra=[dict(type="Perspective")]), "Perspective"),
+        (pipelines.labeled, dict(same_scale=True), "BatchResize"),
+        (pipelines.weak, dict(same_scale=True), "BatchResize"),
+        (pipelines.strong, dict(same_scale=True), "BatchResize"),
+        (pipelines.labeled, dict(reduced_decoding=True), "ResizeDrawn"),
         (pipelines.test, dict(scale=None), "Resize"),
+        (pipelines.test, dict(reduced_decoding=True), "ResizeDrawn"),
     ],
 )
 def test_every_option_changes_the_pipeline(make: Any, option: Any, step: str) -> None:
@@ -227,6 +233,12 @@ def test_an_unknown_space_is_refused() -> None:
 def test_jitter_without_one_size_is_refused(options: Any) -> None:
     with pytest.raises(UserError, match="large-scale jitter needs a range of factors and one size"):
         pipelines.strong(**{"jitter": (0.1, 2.0), **options})
+
+
+@pytest.mark.parametrize("options", [dict(scale=None), dict(scale=(9, 9)), dict(scale=(9, 9), jitter=(1, 2))])
+def test_a_scale_that_is_not_drawn_is_not_shared(options: Any) -> None:
+    with pytest.raises(UserError, match="no scale is drawn that a batch could share"):
+        pipelines.labeled(same_scale=True, **options)
 
 
 def test_large_scale_jitter_has_one_size_and_the_whole_range() -> None:
@@ -371,17 +383,25 @@ def test_import_is_cheap() -> None:
 def test_collate_groups_by_view() -> None:
     from ssod.data.transforms import collate_views
 
-    def packed(name: str) -> dict[str, str]:
-        return dict(inputs=f"image {name}", data_samples=f"sample {name}")
+    def packed(value: int, height: int, width: int) -> dict[str, Any]:
+        return dict(inputs=torch.full((3, height, width), value, dtype=torch.uint8), data_samples=value)
 
-    items = [dict(labeled=packed("l")), *(dict(weak=packed(f"w{i}"), strong=packed(f"s{i}"))
-                                          for i in range(2))]  # fmt: skip
+    items = [
+        dict(labeled=packed(1, 5, 3)),
+        dict(weak=packed(2, 2, 9), strong=packed(3, 4, 4)),
+        dict(weak=packed(4, 8, 1), strong=packed(5, 1, 6)),
+    ]
     batch = collate_views(items)
-    assert batch == {
-        "labeled": {"inputs": ["image l"], "data_samples": ["sample l"]},
-        "weak": {"inputs": ["image w0", "image w1"], "data_samples": ["sample w0", "sample w1"]},
-        "strong": {"inputs": ["image s0", "image s1"], "data_samples": ["sample s0", "sample s1"]},
-    }
+    assert {name: view["data_samples"] for name, view in batch.items()} == {
+        "labeled": [1], "weak": [2, 4], "strong": [3, 5]
+    }  # fmt: skip
+    shapes = {name: tuple(view["inputs"].pixels.shape) for name, view in batch.items()}
+    student = (5, 6)  # labeled and strong are one batch
+    assert shapes == {"labeled": (1, 3, *student), "weak": (2, 3, 8, 9), "strong": (2, 3, *student)}
+    for item, name, index in [(0, "labeled", 0), (1, "weak", 0), (2, "weak", 1), (2, "strong", 1)]:
+        assert torch.equal(batch[name]["inputs"][index], items[item][name]["inputs"])
+        padding = batch[name]["inputs"].pixels[index].sum() - items[item][name]["inputs"].sum()
+        assert padding == 0
     assert set(collate_views(items[:1])) == {"labeled"}
 
 

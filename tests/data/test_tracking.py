@@ -37,8 +37,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "RandomGrayscale": [dict(prob=1.0, keep_channels=True)],
     "BoxAffine": [dict(transforms=[dict(type="Affine", rotate=(5, 30), p=1)])],
 }
-# They leave no picture of a spot to look for, or none at all.
+# They leave no picture of a spot to look for, or none at all; ResizeDrawn is measured in test_reduced.py.
 NOT_MEASURED = {"PackDetInputs", "LoadEmptyAnnotations", "LoadImage", "PackView", "PlaceOfflineLabels"}
+NOT_MEASURED |= {"ResizeDrawn"}
 
 
 def build(name: str, **options: Any) -> Any:
@@ -48,7 +49,7 @@ def build(name: str, **options: Any) -> Any:
         "mmdet": ["mmdet.datasets.transforms"],
         "mmcv": ["mmcv.transforms"],
         "mmengine": ["mmengine.dataset"],
-        "ssod": ["ssod.data.pixels", "ssod.data.augment", "ssod.data.transforms", "ssod.data.boxwise"],
+        "ssod": [f"ssod.data.{name}" for name in ("pixels", "augment", "transforms", "boxwise", "reduced")],
     }
     found = [getattr(importlib.import_module(place), kind, None) for place in places[house]]
     cls = next(each for each in found if each is not None)
@@ -120,7 +121,17 @@ def test_every_group_hands_on_to_what_is_in_it() -> None:
             check_homography("weak", Compose([nested]))
     named = {name.split(".")[1] for name in GROUPS}
     resizing = {"RandomResize", "RandomChoiceResize", "ResizeShortestEdge"}
-    assert named == {*inside, *resizing, "Compose"}
+    assert named == {*inside, *resizing, "Compose", "BatchResize"}
+
+
+def test_a_resize_for_a_batch_is_as_good_as_its_resize(motion_error: Callable[..., float]) -> None:
+    inner = dict(type="RandomResize", scale=[(400, 300), (700, 600)], keep_ratio=True)
+    tracked = Compose([dict(type="BatchResize", resize=inner)])
+    check_homography("weak", tracked)
+    assert motion_error(tracked) < 0.5
+    with pytest.raises(UserError, match=r"mmcv\.Resize, .*use mmdet\.Resize"):
+        inner = {**inner, "resize_type": "mmcv.Resize"}
+        check_homography("weak", Compose([dict(type="BatchResize", resize=inner)]))
 
 
 @pytest.mark.parametrize("name", ["RandomResize", "RandomChoiceResize", "ResizeShortestEdge"])

@@ -90,6 +90,48 @@ def test_the_student_sees_one_batch(registered: None) -> None:
     assert batch.weak.images.shape == (2, 3, 64, 64)
 
 
+@pytest.mark.parametrize("given", ["list", "stack", "larger stack"])
+@pytest.mark.parametrize("change", [{}, dict(bgr_to_rgb=False)], ids=str)
+def test_pixels_are_those_of_each_image_alone_to_the_bit(
+    registered: None, given: str, change: dict[str, Any]
+) -> None:
+    """(pixels - mean) / std image by image, and zeros, not minus zeros, beside them."""
+    from ssod.core.image_stack import ImageStack
+
+    data, preprocessor = loaded(), build(**change)
+    if given != "list":
+        for view in data.values():
+            size = (110, 120) if given == "larger stack" else None
+            view["inputs"] = ImageStack.of(view["inputs"], size)
+    batch = preprocessor(data, training=True)["inputs"]
+    for name in ("labeled", "weak", "strong"):
+        found = getattr(batch, name).images
+        expected = torch.zeros_like(found)
+        for row, image in zip(expected, loaded()[name]["inputs"], strict=True):
+            pixels = image.float() if change else image.float().flip(0)
+            row[:, : image.shape[1], : image.shape[2]] = (pixels - preprocessor.mean) / preprocessor.std
+        assert torch.equal(found.view(torch.int32), expected.view(torch.int32))
+
+
+def test_each_view_is_moved_once_as_bytes(registered: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the number of images; and nothing waits for a copy."""
+    moved, to = [], Tensor.to
+
+    def remember(tensor: Tensor, *args: Any, **options: Any) -> Tensor:
+        if torch.device("cpu") in args:
+            moved.append((tensor.dtype, tensor.numel(), options.get("non_blocking", False)))
+        return to(tensor, *args, **options)
+
+    preprocessor = build()
+    monkeypatch.setattr(Tensor, "to", remember)
+    preprocessor(loaded(), training=True)
+    assert all(non_blocking for *_, non_blocking in moved)
+    sizes = {name: [max(side) for side in zip(*SIZES[name], strict=True)] for name in SIZES}
+    pixels = sorted(2 * 3 * height * width for height, width in sizes.values())
+    assert sorted(count for dtype, count, _ in moved if dtype == torch.uint8) == pixels
+    assert max(count for dtype, count, _ in moved if dtype != torch.uint8) < 100  # no pixel as a float
+
+
 @pytest.mark.parametrize("wrapped", [True, False], ids=["HorizontalBoxes", "tensors"])
 def test_truth_is_the_annotations(registered: None, wrapped: bool) -> None:
     data = loaded(wrapped=wrapped)

@@ -51,8 +51,6 @@ _unlabeled = dict(
 )
 train_dataloader = dict(
     batch_size=5,
-    num_workers=5,
-    persistent_workers=True,
     sampler=dict(type="LabeledUnlabeledSampler", counts=(1, 4)),
     collate_fn=dict(type="ssod.collate_views"),
     dataset=dict(type="ConcatDataset", datasets=[_labeled, _unlabeled]),

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ssod import kernels
+from ssod.engine.loading import usable_cores
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -41,7 +42,7 @@ class Machine:
             installed=_distributions(),
             gpus=tuple((str(each.name), int(each.total_memory)) for each in properties),
             has_driver=Path("/dev/nvidia0").exists(),
-            cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            cores=usable_cores(),
             shm=_free(SHARED_MEMORY),
             disk=_free(parent),
             kernels=kernels.active(),
