@@ -43,9 +43,20 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         help="RoIAlign of mmdet's steps on a CPU without a compiled mmcv (default: torchvision)",
     )
     add("--loader-batches", type=int, default=4, metavar="N", help="to time the loader by (4); 0: don't")
+    add(
+        "--vary",
+        choices=("boxes", "classes", "size", "ratio", "jitters"),
+        help="instead: our step's time and memory against pseudo boxes an image, classes, image size, "
+        "unlabeled images for each labeled one, or jittered copies of a box",
+    )
+    add("--values", nargs="+", metavar="V", help="that it takes, such as 0 15 100 500")
     add("--trace", metavar="FILE", help="write a Chrome trace of one step, phases named")
     add("--json", metavar="FILE", help="write the figures")
-    add("--out", metavar="DIR", help="write benchmark.json, benchmark.md and phases.png")
+    add(
+        "--out",
+        metavar="DIR",
+        help="write benchmark.json, benchmark.md and phases.png; or vary_*.json and vary_*.png",
+    )
     add_config_options(parser, "model.method.num_jitters=5")
     return parser.parse_args(words)
 
@@ -61,21 +72,38 @@ def run(arguments: argparse.Namespace) -> int:
     from ssod.registry import register_all_modules
 
     register_all_modules()  # before mmdet's datasets are imported, whose greetings it keeps off the console
-    from ssod.study.benchmark import report
+    from ssod.study.benchmark import growth, growth_report, report
     from ssod.study.benchmark.run import benchmark
 
-    found = benchmark(settings(arguments))
-    report.show(report.sentences(found), report.tables(found, [found["phases_of"]]))
-    for path in report.write(found, arguments.json, arguments.out):
+    if arguments.vary is not None:
+        grown = growth.vary(settings(arguments), arguments.vary, arguments.values, say)
+        report.show(growth_report.sentences(grown), [growth_report.table(grown)])
+        written = growth_report.write(grown, arguments.json, arguments.out)
+    else:
+        found = benchmark(settings(arguments), say)
+        report.show(report.sentences(found), report.tables(found, [found["phases_of"]]))
+        written = report.write(found, arguments.json, arguments.out)
+    for path in written:
         print(f"wrote {path}")
     return 0
 
 
+def say(text: str) -> None:
+    """Tells whoever waits what is going on, apart from what is piped."""
+    print(f"... {text}", file=sys.stderr, flush=True)
+
+
 def settings(arguments: argparse.Namespace) -> Any:
-    """The benchmark's settings."""
+    """The benchmark's settings; UserError for options that don't go together."""
+    from ssod.errors import UserError
     from ssod.study.benchmark.settings import Settings, parse_batch, parse_size
 
     given = vars(arguments).copy()
+    vary, values = given.pop("vary"), given.pop("values")
+    if vary is not None and given["against"] is not None:
+        raise UserError("--vary measures our step alone: leave out --against")
+    if vary is None and values is not None:
+        raise UserError("--values is for --vary: say what takes these values, such as --vary boxes")
     given["size"] = None if given["size"] is None else parse_size(given["size"])
     given["batch"] = None if given["batch"] is None else parse_batch(given["batch"])
     given["json_file"], given["options"] = given.pop("json"), given.pop("cfg_options")

@@ -155,7 +155,9 @@ def limit_classes(batch: Mapping[str, Any], num_classes: int) -> None:
     """Makes every label of a batch one that a head of so many classes knows."""
     for view in batch.values():
         for sample in view["data_samples"]:
-            sample.gt_instances.labels = sample.gt_instances.labels.remainder(num_classes)
+            instances = sample.gt_instances
+            if "labels" in instances:  # an unlabeled image has none
+                instances.labels = instances.labels.remainder(num_classes)
 
 
 def fresh(batch: Batch, pin: bool = False) -> Batch:

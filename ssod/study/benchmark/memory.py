@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from ssod.study.benchmark.contestants import Contestant
+
 
 def peak(running: Iterable[int]) -> int:
     """The largest sum of the first so many of a row of bytes taken (+) and given back (-), at least 0."""
@@ -14,6 +16,12 @@ def peak(running: Iterable[int]) -> int:
         held += each
         most = max(most, held)
     return most
+
+
+def of(contestant: Contestant, device: str) -> int:
+    """Bytes at the peak of a contestant's step."""
+    contestant.prepare(0)
+    return measure(contestant.step, device)
 
 
 def measure(step: Callable[[], Any], device: str) -> int:

@@ -23,16 +23,19 @@ def interleave(
     rounds: int,
     wait: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
+    say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, list[float]]:
     """Seconds of each contestant's step in each round, by name.
 
     Every round runs all of them, the first one of a round being the second of the one before: what slows the
     machine for a while slows all of them. A round before the first is not counted: it makes optimizer state,
-    picks kernels and fills caches. wait: returns when the device has nothing left to do.
+    picks kernels and fills caches.
+    wait: returns when the device has nothing left to do · say: is told of each round.
     """
     seconds: dict[str, list[float]] = {each.name: [] for each in contestants}
     for turn in range(rounds + 1):
         first = turn % len(contestants)
+        say(f"round {turn} of {rounds}" if turn else "a round that does not count")
         for each in (*contestants[first:], *contestants[:first]):
             each.prepare(turn)
             wait()

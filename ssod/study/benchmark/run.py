@@ -1,95 +1,33 @@
 """The whole benchmark of a config: what tools/benchmark.py calls, and a test calls in its own process."""
 
-import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from torch.profiler import ProfilerActivity, profile
 
 from ssod import kernels
 from ssod.engine import result
-from ssod.engine.config import load_config
-from ssod.engine.testing import silence
-from ssod.errors import UserError
-from ssod.registry import register_all_modules
-from ssod.study.benchmark import batches, lively, loading, memory, ours, peers, phases, rounds
+from ssod.study.benchmark import loading, memory, ours, peers, phases, rounds
 from ssod.study.benchmark.contestants import Contestant
 from ssod.study.benchmark.counting import OperatorCounter
+from ssod.study.benchmark.preparation import Prepared, device_name, prepared, waiting_for
 from ssod.study.benchmark.settings import Settings
 
 
-@dataclass
-class Prepared:
-    """Everything that is built before anything is measured."""
+def benchmark(settings: Settings, say: Callable[[str], object] = lambda _: None) -> dict[str, Any]:
+    """The measurements as benchmark.json has them; raises UserError for what can't be measured.
 
-    settings: Settings
-    config: Config
-    model: Any
-    batches: batches.Batches
-    precision: str
-    notes: list[str]
-
-    @property
-    def wait(self) -> Callable[[], object]:
-        """Returns when the device has nothing left to do."""
-        return torch.cuda.synchronize if self.settings.on == "cuda" else _no_wait
-
-
-@contextmanager
-def prepared(settings: Settings, seed: int = 0) -> Iterator[Prepared]:
-    """A block with model and batches; drawn images lie in a folder that goes with it."""
-    register_all_modules()
-    silence()
-    threads = torch.get_num_threads()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    config = load_config(settings.config, settings.options)
-    config.randomness.seed = seed
-    counts = batches.chosen_counts(config, settings.batch)
-    with ExitStack() as stack:
-        stack.callback(torch.set_num_threads, threads)
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        if settings.drawn:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ssod-benchmark-"))
-            batches.draw(config, Path(folder, "images"), counts)
-        precision = ours.set_precision(config, settings.amp, settings.on)
-        model = ours.build(config, settings)
-        loaded = batches.load(config, counts, settings.size, model.method)
-        notes: list[str] = []
-        if not settings.checkpoint:
-            settle(model, loaded, settings, notes)
-        yield Prepared(settings, config, model, loaded, precision, notes)
-
-
-def settle(model: Any, loaded: batches.Batches, settings: Settings, notes: list[str]) -> None:
-    """Trains a little and sets the heads, so that the unlabeled images have pseudo boxes."""
-    torch.manual_seed(0)
-    ours.warm(model, loaded.supervised, settings.warm_steps)
-    semi = model.data_preprocessor(batches.fresh(loaded.semi or loaded.supervised), True)["inputs"]
-    lively.make_lively(model, semi, settings.boxes)
-    before = getattr(model.method, "box_max_spread", None)
-    after = lively.widen_spread(model, semi)
-    if after is not None and after != before:
-        notes.append(
-            f"box_max_spread is {after:.3f} instead of {before}, for mmdet's step as well: this detector has "
-            "learned too little to move jittered boxes back"
-        )
-
-
-def benchmark(settings: Settings) -> dict[str, Any]:
-    """The measurements as benchmark.json has them; raises UserError for what can't be measured."""
+    say: is told what is going on.
+    """
+    say("building models and batches")
     with prepared(settings) as made:
-        contestants = entries(made)
+        contestants, wait = entries(made), waiting_for(settings.on)
         report = described(made)
-        seconds = rounds.interleave(contestants, settings.rounds, made.wait)
+        seconds = rounds.interleave(contestants, settings.rounds, wait, say=say)
         ratios = rounds.ratios(seconds)
         report["seconds"] = {name: rounds.summary(values) for name, values in seconds.items()}
         report["ratios"] = {name: each["median"] for name, each in ratios.items()}
@@ -99,11 +37,12 @@ def benchmark(settings: Settings) -> dict[str, Any]:
         }
         main = next((each for each in contestants if each.name == "method"), contestants[0])
         report["phases_of"] = main.name
-        report["phases"] = phases.measure(main, min(settings.rounds, 3), made.wait)
+        say("phases, operators, memory, loader")
+        report["phases"] = phases.measure(main, min(settings.rounds, 3), wait)
         report |= counted(contestants, made)
         report["memory"] = {
             "measure": memory.how(settings.on),
-            "bytes": {each.name: _memory(each, settings.on) for each in contestants},
+            "bytes": {each.name: memory.of(each, settings.on) for each in contestants},
         }
         if settings.trace:
             trace(main, settings.trace)
@@ -112,12 +51,7 @@ def benchmark(settings: Settings) -> dict[str, Any]:
 
 
 def entries(made: Prepared) -> list[Contestant]:
-    """All contestants; UserError where there is nothing to compare."""
-    if made.model.method is None and made.settings.against is None:
-        raise UserError(
-            f"config {made.settings.config} has no model.method, so there is nothing to compare: "
-            "add --against mmdet, or give the config of a method"
-        )
+    """All contestants, ours first."""
     found = ours.contestants(made.config, made.model, made.batches)
     if made.settings.against is None:
         return found
@@ -152,11 +86,9 @@ def described(made: Prepared) -> dict[str, Any]:
         "method": None if method is None else type(method).__name__,
         "git": result.git_hash(),
         "versions": result.versions(),
-        "device": result.device_name()
-        if settings.on == "cuda"
-        else f"cpu, {torch.get_num_threads()} threads",
+        "device": device_name(settings.on),
         "threads": torch.get_num_threads(),
-        "precision": {"ssod": made.precision, "mmdet": mmdet_precision(settings)},
+        "precision": {"ssod": str(made.config.optim_wrapper.precision), "mmdet": mmdet_precision(settings)},
         "kernels": {"mmcv": kernels.active(), "mmdet": settings.mmdet_kernels},
         "batch": dict(
             zip(("labeled", "unlabeled"), made.batches.counts or (made.batches.num_images, 0), strict=True)
@@ -234,12 +166,3 @@ def loader(made: Prepared, step: float) -> dict[str, Any] | None:
         return None
     found = loading.measure(made.config, counts, made.settings.loader_batches)
     return found | {"wait_per_step": max(found["seconds_per_batch"] - step, 0.0)}
-
-
-def _no_wait() -> None:
-    """Nothing: a CPU has done what was asked of it."""
-
-
-def _memory(contestant: Contestant, device: str) -> int:
-    contestant.prepare(0)
-    return memory.measure(contestant.step, device)

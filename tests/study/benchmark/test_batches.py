@@ -15,7 +15,7 @@ from reference import benchmark as reference
 from ssod.errors import UserError
 from ssod.study.benchmark import batches
 
-pytestmark = pytest.mark.usefixtures("registered")
+pytestmark = pytest.mark.usefixtures("registered", "no_collection")
 
 
 def view(*, boxes: Any) -> dict[str, list[Any]]:

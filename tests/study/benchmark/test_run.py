@@ -16,6 +16,7 @@ from ssod.errors import UserError
 from ssod.study.benchmark.run import benchmark, prepared
 from ssod.study.benchmark.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("no_collection")
 TOOL = str(Path(__file__).parents[3] / "tools/benchmark.py")
 SMALL = ["--device", "cpu", "--drawn", "--size", "128x96", "--rounds", "1", "--warm-steps", "1"]
 
