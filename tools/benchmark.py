@@ -5,8 +5,8 @@ import os
 import sys
 from typing import Any
 
-# Before torch comes. As in tools/train.py: threads that spin take each other's cores. And its profiler says
-# on the console when it starts and stops.
+# Before torch comes. Threads that spin take each other's cores (tools/train.py); and torch's profiler tells
+# the console whenever it starts and stops.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

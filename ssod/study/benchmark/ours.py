@@ -34,7 +34,11 @@ def at_hand(node: Any) -> Any:
 
 
 def set_precision(config: Config, amp: bool, device: str) -> str:
-    """Writes the precision of our steps into the config and returns it; float32 without `amp`."""
+    """The precision of our steps, written into the config; float32 without `amp`.
+
+    Also there: one iteration is one optimizer step, and that is fused on a GPU, as in training.
+    """
+    config.optim_wrapper.pop("accumulative_counts", None)
     if amp:
         use_mixed_precision(config, device == "cuda", device == "cuda" and torch.cuda.is_bf16_supported())
     else:

@@ -140,6 +140,13 @@ def supports_soft_teacher(ours: Any, batches: Batches) -> bool:
     return two_stages and batches.semi is not None and "weak" in batches.semi
 
 
+def kernels_of_mmdet(settings: Settings) -> str:
+    """Whose RoIAlign mmdet's steps run on, in a word; a compiled mmcv's own where there is one."""
+    if kernels.active() != "torchvision":
+        return kernels.active()
+    return settings.mmdet_kernels if settings.on == "cpu" else "torchvision"
+
+
 def _kernels(settings: Settings) -> list[tuple[str, Callable[[], AbstractContextManager[Any]]]]:
     """The endings of names and the contexts of the sets of kernels to measure."""
     plain = ("", on_torchvisions_kernels)

@@ -89,7 +89,7 @@ def described(made: Prepared) -> dict[str, Any]:
         "device": device_name(settings.on),
         "threads": torch.get_num_threads(),
         "precision": {"ssod": str(made.config.optim_wrapper.precision), "mmdet": mmdet_precision(settings)},
-        "kernels": {"mmcv": kernels.active(), "mmdet": settings.mmdet_kernels},
+        "kernels": {"mmcv": kernels.active(), "mmdet": peers.kernels_of_mmdet(settings)},
         "batch": dict(
             zip(("labeled", "unlabeled"), made.batches.counts or (made.batches.num_images, 0), strict=True)
         ),

@@ -147,9 +147,11 @@ def test_amp_is_ours_alone_unless_asked(options: dict[str, Any], expected: tuple
 
     config, settings = Config(reference.config()), Settings("", "mmdet", device="cpu", **options)
     config.optim_wrapper.precision = "float16"  # a recipe's own: what is asked for counts
+    config.optim_wrapper.accumulative_counts = 4
     own = ours.set_precision(config, settings.amp, "cpu")
     assert config.optim_wrapper.precision == own
     assert (own, run.mmdet_precision(settings)) == expected
+    assert "accumulative_counts" not in config.optim_wrapper  # every iteration is a whole step
     model = torch.nn.Linear(2, 2)
     assert getattr(peers.optimizer(config, model, expected[1]), "precision", "float32") == expected[1]
 
