@@ -31,5 +31,5 @@ test-all:  ## the slow ones, too
 demo:  ## the README's training run, whole
 	$(BIN)/python tools/train.py $(CONFIG)
 
-bench:  ## a step of the method against a supervised one; CHECKPOINT=path for weights that find boxes
-	$(BIN)/python tools/bench_step.py $(CONFIG) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
+bench:  ## what a step costs, beside mmdet's; CHECKPOINT=path for weights of a run
+	$(BIN)/python tools/benchmark.py $(CONFIG) --against mmdet $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))

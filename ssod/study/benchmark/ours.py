@@ -1,0 +1,99 @@
+"""Our model for a benchmark: built without a network, warmed up, and our two contestants."""
+
+import copy
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+from ssod.engine import checkpoints
+from ssod.engine.config import use_fused_optimizer, use_mixed_precision
+from ssod.engine.evaluate import prints_to
+from ssod.engine.mistakes import mistakes_in_config
+from ssod.registry import MODELS
+from ssod.study.benchmark.batches import Batch, Batches, fresh
+from ssod.study.benchmark.contestants import Contestant, Snapshot
+from ssod.study.benchmark.settings import Settings
+
+WARM_RATE = 3e-4
+
+
+def at_hand(node: Any) -> Any:
+    """A model's config without weights that would have to be fetched: pretrained files that are not here."""
+    if isinstance(node, Mapping):
+        given: Any = node.get("init_cfg")
+        fetched = isinstance(given, Mapping) and given.get("type") == "Pretrained"
+        if fetched and not Path(str(given.get("checkpoint"))).is_file():
+            node = {**node, "init_cfg": None}
+        return {key: at_hand(value) for key, value in node.items()}
+    return [at_hand(each) for each in node] if isinstance(node, (list, tuple)) else node
+
+
+def set_precision(config: Config, amp: bool, device: str) -> str:
+    """The precision of our steps, written into the config; float32 without `amp`.
+
+    Also there: one iteration is one optimizer step, and that is fused on a GPU, as in training.
+    """
+    config.optim_wrapper.pop("accumulative_counts", None)
+    if amp:
+        use_mixed_precision(config, device == "cuda", device == "cuda" and torch.cuda.is_bf16_supported())
+    else:
+        config.optim_wrapper.precision = "float32"
+    if device == "cuda":
+        use_fused_optimizer(config)
+    return str(config.optim_wrapper.precision)
+
+
+def build(config: Config, settings: Settings) -> Any:
+    """The config's SemiDetector on the device, behind every burn-in; random weights or the checkpoint's."""
+    torch.manual_seed(config.randomness.seed)
+    with mistakes_in_config(), prints_to(None):
+        model = MODELS.build(Config(at_hand(copy.deepcopy(config.model.to_dict())))._cfg_dict)
+        model.init_weights()
+    model.to(settings.on).start()
+    if settings.checkpoint:
+        content = checkpoints.load(settings.checkpoint)
+        checkpoints.check_weights(model, content, settings.checkpoint)
+        model.load_state_dict(content["state_dict"])
+    model.train().set_step(config.train_cfg.max_iters)
+    return model
+
+
+def warm(model: Any, batch: Batch, steps: int) -> None:
+    """Trains the student on a batch for some supervised steps, and makes the teacher its copy."""
+    parameters = [each for each in model.student.parameters() if each.requires_grad]
+    wrapper = build_optim_wrapper(
+        model.student,
+        dict(
+            type="GuardedOptimWrapper",
+            optimizer=dict(type="AdamW", lr=WARM_RATE),
+            clip_grad=dict(max_norm=10.0),
+        ),
+    )
+    for _ in range(steps if parameters else 0):
+        model.train_step(fresh(batch), wrapper)
+    model.start()
+
+
+def contestants(config: Config, model: Any, batches: Batches) -> list[Contestant]:
+    """Our supervised step on L + U labeled images, and our method's on L labeled and U unlabeled ones."""
+    snapshot = Snapshot(model)
+    pin = bool(config.train_dataloader.get("pin_memory")) and torch.cuda.is_available()
+    given = {"supervised": batches.supervised, "method": batches.semi if model.method else None}
+    return [
+        Contestant(
+            name=name,
+            model=model,
+            optimizer=build_optim_wrapper(model, copy.deepcopy(config.optim_wrapper)),
+            data=partial(fresh, batch, pin),
+            snapshot=snapshot,
+            num_images=batches.num_images,
+            follow=(lambda: model.after_step(config.train_cfg.max_iters)) if name == "method" else None,
+        )
+        for name, batch in given.items()
+        if batch is not None
+    ]
