@@ -36,15 +36,14 @@ def at_hand(node: Any) -> Any:
 def set_precision(config: Config, amp: bool, device: str) -> str:
     """The precision of our steps, written into the config; float32 without `amp`.
 
-    Also there: one iteration is one optimizer step, and that is fused on a GPU, as in training.
+    Also there: one iteration is one optimizer step, and that is of all parameters at once, as in training.
     """
     config.optim_wrapper.pop("accumulative_counts", None)
     if amp:
         use_mixed_precision(config, device == "cuda", device == "cuda" and torch.cuda.is_bf16_supported())
     else:
         config.optim_wrapper.precision = "float32"
-    if device == "cuda":
-        use_fused_optimizer(config)
+    use_fused_optimizer(config, device == "cuda")
     return str(config.optim_wrapper.precision)
 
 
