@@ -181,3 +181,29 @@ def test_elsewhere_batches_stay_as_they_are() -> None:
     cuda = Cuda()
     assert list(beside_the_step(iter(batches), torch.device("cpu"), cuda)) == batches
     assert not cuda.done
+
+
+def test_a_run_on_such_a_device_resumes_to_the_bit(
+    toy_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where images are drawn in the process that trains, from generators that a checkpoint holds."""
+    from ssod.engine import loops
+    from ssod.engine.train import train
+
+    devices = []
+
+    def as_if_cuda(batches: Iterator[Any], device: torch.device) -> Iterator[Any]:
+        devices.append(device)
+        return beside_the_step(batches, torch.device("cuda", 0), Cuda())
+
+    config = toy_config()
+    train(config, work_dir=tmp_path / "cpu")
+    monkeypatch.setattr(loops, "beside_the_step", as_if_cuda)
+    train(config, work_dir=tmp_path / "parts", options={"train_cfg.max_iters": 3})
+    train(config, work_dir=tmp_path / "parts", resume=True)
+    assert devices == [torch.device("cpu")] * 2
+    states = [
+        torch.load(tmp_path / name / "checkpoints" / "last.pth", weights_only=False)["state_dict"]
+        for name in ("cpu", "parts")
+    ]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
