@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from ssod.core.image_stack import ImageStack
 from ssod.data.draws import seeded
 from ssod.data.shapes import CLASSES, draw_dataset
 from ssod.engine.mistakes import mistakes_in_config
@@ -20,7 +21,9 @@ from ssod.engine.step_size import Size
 from ssod.errors import UserError
 from ssod.study.benchmark.settings import Pair
 
-Batch = dict[str, dict[str, list[Any]]]  # {view: {"inputs": [uint8 (3, h, w)], "data_samples": [...]}}
+Batch = dict[
+    str, dict[str, Any]
+]  # as the loader hands it over: {view: {"inputs": ImageStack, "data_samples": [...]}}
 SPARE = 4  # drawn images for each one of a batch, so that a loader has something to go on with
 SEED = 0
 MMDET_BRANCHES = {"sup": "labeled", "unsup_teacher": "weak", "unsup_student": "strong"}
@@ -103,7 +106,7 @@ def chosen_counts(config: Config, batch: Pair | None) -> tuple[int, ...]:
     return batch or tuple(own)
 
 
-def _label(view: dict[str, list[Any]]) -> None:
+def _label(view: dict[str, Any]) -> None:
     """Gives the images of a view 15 boxes each with scores, as a file of pseudo labels would."""
     generator = torch.Generator().manual_seed(SEED)
     for image, sample in zip(view["inputs"], view["data_samples"], strict=True):
@@ -117,22 +120,24 @@ def _label(view: dict[str, list[Any]]) -> None:
         )
 
 
-def stretch(view: dict[str, list[Any]], size: Pair) -> None:
+def stretch(view: dict[str, Any], size: Pair) -> None:
     """Makes every image of a view `size` (width, height) px, with its boxes and its homography.
 
     The sides' ratio is not kept: what a step costs depends on the size alone.
     """
     width, height = size
-    for place, (image, sample) in enumerate(zip(view["inputs"], view["data_samples"], strict=True)):
+    images = []
+    for image, sample in zip(view["inputs"], view["data_samples"], strict=True):
         factors = (width / image.shape[2], height / image.shape[1])
         resized = nn.functional.interpolate(image[None].float(), (height, width), mode="bilinear")[0]
-        view["inputs"][place] = resized.round().clamp(0, 255).to(torch.uint8)
+        images.append(resized.round().clamp(0, 255).to(torch.uint8))
         for name in ("gt_instances", "ignored_instances"):
             instances = getattr(sample, name, None)
             if instances is not None and "bboxes" in instances:
                 _scale(instances, factors)
         homography = np.diag([*factors, 1.0]) @ np.asarray(sample.homography_matrix, dtype=np.float64)
         sample.set_metainfo(dict(img_shape=(height, width), homography_matrix=homography))
+    view["inputs"] = ImageStack.of(images)
 
 
 def _scale(instances: Any, factors: tuple[float, float]) -> None:
@@ -164,7 +169,7 @@ def fresh(batch: Batch, pin: bool = False) -> Batch:
     """A copy for one step: preprocessors write into data samples; the pixels are shared."""
     return {
         name: {
-            "inputs": [image.pin_memory() if pin else image for image in view["inputs"]],
+            "inputs": view["inputs"].pin_memory() if pin else view["inputs"],
             "data_samples": copy.deepcopy(view["data_samples"]),
         }
         for name, view in batch.items()
@@ -173,7 +178,12 @@ def fresh(batch: Batch, pin: bool = False) -> Batch:
 
 def as_mmdet_supervised(batch: Batch) -> dict[str, Any]:
     """The labeled images as mmdet's detectors take them."""
-    return dict(fresh(batch)["labeled"])
+    return _in_a_list(fresh(batch)["labeled"])
+
+
+def _in_a_list(view: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """A view as mmdet's loader hands it over: its images one by one."""
+    return {key: list(values) for key, values in view.items()}
 
 
 def as_mmdet_semi(batch: Batch) -> dict[str, Any]:
@@ -190,7 +200,7 @@ def as_mmdet_semi(batch: Batch) -> dict[str, Any]:
             sample.set_metainfo(dict(homography_matrix=homography))
             _fill(sample)
         for key, values in semi.items():
-            given = views[name][key]
+            given = _in_a_list(views[name])[key]
             gaps: tuple[list[None], list[None]] = ([None] * labeled, [None] * unlabeled)
             values[branch] = [*given, *gaps[1]] if name == "labeled" else [*gaps[0], *given]
     return semi

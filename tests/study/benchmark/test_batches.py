@@ -12,13 +12,14 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from reference import benchmark as reference
 
+from ssod.core.image_stack import ImageStack
 from ssod.errors import UserError
 from ssod.study.benchmark import batches
 
 pytestmark = pytest.mark.usefixtures("registered", "no_collection")
 
 
-def view(*, boxes: Any) -> dict[str, list[Any]]:
+def view(*, boxes: Any) -> dict[str, Any]:
     """One image, 40 px wide and 20 px high, with a box."""
     from mmdet.structures import DetDataSample
 
@@ -29,7 +30,7 @@ def view(*, boxes: Any) -> dict[str, list[Any]]:
         dict(img_shape=(20, 40), ori_shape=(20, 40), homography_matrix=np.diag([2.0, 2.0, 1.0]))
     )
     sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([7]))
-    return {"inputs": [image], "data_samples": [sample]}
+    return {"inputs": ImageStack.of([image]), "data_samples": [sample]}
 
 
 def test_a_stretched_image_its_box_and_its_homography_agree() -> None:
@@ -56,7 +57,7 @@ def test_mmdets_boxes_are_stretched_too() -> None:
 def test_a_fresh_batch_shares_pixels_and_nothing_else() -> None:
     given = {"labeled": view(boxes=torch.zeros(1, 4))}
     copied = batches.fresh(given)
-    assert copied["labeled"]["inputs"][0] is given["labeled"]["inputs"][0]
+    assert copied["labeled"]["inputs"] is given["labeled"]["inputs"]
     copied["labeled"]["data_samples"][0].gt_instances.labels[0] = 0
     assert given["labeled"]["data_samples"][0].gt_instances.labels.tolist() == [7]
 
