@@ -23,7 +23,7 @@ from ssod.study.benchmark.settings import Pair
 
 Batch = dict[
     str, dict[str, Any]
-]  # as the loader hands it over: {view: {"inputs": ImageStack, "data_samples": [...]}}
+]  # {view: {"inputs": ImageStack, "data_samples": [...]}}, as loaders have it
 SPARE = 4  # drawn images for each one of a batch, so that a loader has something to go on with
 SEED = 0
 MMDET_BRANCHES = {"sup": "labeled", "unsup_teacher": "weak", "unsup_student": "strong"}

@@ -71,7 +71,7 @@ def test_labels_stay_below_the_number_of_classes() -> None:
 def test_mmdets_branches_have_gaps_where_an_image_has_no_such_view() -> None:
     views = {name: view(boxes=torch.zeros(1, 4)) for name in ("labeled", "weak", "strong")}
     for name in ("weak", "strong"):
-        views[name] = {key: values * 2 for key, values in views[name].items()}
+        views[name] = {key: [*values] * 2 for key, values in views[name].items()}
         views[name]["data_samples"][0].gt_instances = InstanceData()
     semi = batches.as_mmdet_semi(views)
     given = {name: [each is not None for each in values] for name, values in semi["inputs"].items()}
