@@ -88,6 +88,10 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
             return None
         return self.with_gradient[int(torch.isfinite(self.norms).int().argmin())]
 
+    def skips_on_device(self) -> bool:
+        """Whether the optimizer leaves out a step when it is told so on the device: then nobody waits."""
+        return self.device != "cpu" and getattr(self.optimizer, "_step_supports_amp_scaling", False)
+
     def _step_if_finite(self, options: dict[str, Any]) -> None:
         """Steps; a bad gradient is noticed by the scaler, by the fused kernel, or by the host."""
         assert self.grad_norm is not None
@@ -95,8 +99,7 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
             self.taken = torch.isfinite(self.grad_norm)
             self.scaler.step(self.optimizer, **options)
             self.scaler.update()
-        elif self.device != "cpu" and getattr(self.optimizer, "_step_supports_amp_scaling", False):
-            # A fused optimizer skips on the device when it is told so there: nobody waits.
+        elif self.skips_on_device():
             self.taken = torch.isfinite(self.grad_norm)
             self.optimizer.found_inf = (~self.taken).float()
             self.optimizer.grad_scale = None

@@ -72,7 +72,7 @@ class Folding:
                 means = torch._foreach_mul([_statistic(norm.running_mean) for _, norm in pairs], scales)
                 shifts = list(torch._foreach_sub([norm.bias for _, norm in pairs], means))
         for pair, scale, shift in zip(pairs, scales, shifts, strict=True):
-            _set(pair, (scale[:, None, None, None], shift))
+            _set(pair, (scale.view(-1, 1, 1, 1), shift))
 
     def end(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """Lets go of them."""

@@ -21,9 +21,7 @@ from ssod.engine.step_size import Size
 from ssod.errors import UserError
 from ssod.study.benchmark.settings import Pair
 
-Batch = dict[
-    str, dict[str, Any]
-]  # {view: {"inputs": ImageStack, "data_samples": [...]}}, as loaders have it
+Batch = dict[str, dict[str, Any]]  # {view: {"inputs": ImageStack, "data_samples": [...]}}, as loaders have it
 SPARE = 4  # drawn images for each one of a batch, so that a loader has something to go on with
 SEED = 0
 MMDET_BRANCHES = {"sup": "labeled", "unsup_teacher": "weak", "unsup_student": "strong"}

@@ -12,9 +12,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
 
 from ssod import kernels
-from ssod.kernels import pooling
 from ssod.methods.soft_teacher import SoftTeacher
 from ssod.models.supported import without_masks
+from ssod.study.benchmark.as_gpu import on_torchvisions_kernels
 from ssod.study.benchmark.batches import Batches, as_mmdet_semi, as_mmdet_supervised
 from ssod.study.benchmark.contestants import Contestant, Snapshot
 from ssod.study.benchmark.ours import at_hand
@@ -22,11 +22,6 @@ from ssod.study.benchmark.settings import Settings
 
 OWN_KERNELS = "_ssod_kernels"
 PREPROCESSOR_OPTIONS = ("mean", "std", "bgr_to_rgb", "rgb_to_bgr", "pad_size_divisor", "pad_value")
-
-
-def on_torchvisions_kernels() -> AbstractContextManager[Any]:
-    """A block in which RoIAlign on a CPU is torchvision's, as on a GPU, and not our faster one."""
-    return mock.patch.object(pooling, "_on_cpu", lambda rois: False)
 
 
 def detector_config(config: Config) -> ConfigDict:

@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from ssod import kernels
 from ssod.engine import result
 from ssod.study.benchmark import loading, memory, ours, peers, phases, rounds
+from ssod.study.benchmark.as_gpu import as_on_a_gpu
 from ssod.study.benchmark.contestants import Contestant
 from ssod.study.benchmark.counting import OperatorCounter
 from ssod.study.benchmark.preparation import Prepared, device_name, prepared, waiting_for
@@ -103,7 +104,7 @@ def described(made: Prepared) -> dict[str, Any]:
 def counted(contestants: Sequence[Contestant], made: Prepared) -> dict[str, Any]:
     """Operators and waits of one step of each contestant, and the pseudo boxes an image that it found.
 
-    RoIAlign runs on torchvision's kernels here: what a GPU would run, and not our look-ups for CPUs.
+    On a CPU they take the ways of a GPU here: see `as_gpu.py`.
     """
     names = ("operators", "operators_by_source", "operators_by_file", "waits")
     report: dict[str, Any] = {"boxes": {}, **{name: {} for name in names}}
@@ -114,7 +115,8 @@ def counted(contestants: Sequence[Contestant], made: Prepared) -> dict[str, Any]
         each.prepare(0)
         with ExitStack() as stack:
             noted = stack.enter_context(peers.counted_boxes(each.model)) if teacher else []
-            stack.enter_context(peers.on_torchvisions_kernels())
+            if made.settings.on == "cpu":
+                stack.enter_context(as_on_a_gpu(each.optimizer))
             counter = stack.enter_context(OperatorCounter())
             log = each.step()
         found = counter.report()

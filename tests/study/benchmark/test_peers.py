@@ -13,6 +13,7 @@ from reference import detectors
 
 from ssod import kernels
 from ssod.study.benchmark import ours, peers
+from ssod.study.benchmark.as_gpu import on_torchvisions_kernels
 from ssod.study.benchmark.counting import OperatorCounter
 from ssod.study.benchmark.settings import Settings
 
@@ -55,7 +56,7 @@ def test_mmdets_roialign_is_torchvisions_inside_of_the_block_only() -> None:
             found = roi_align(features, rois, (3, 3), 1.0, 2, "avg", True)
         return found, counter.calls["torchvision::roi_align"]
 
-    with peers.on_torchvisions_kernels():
+    with on_torchvisions_kernels():
         theirs, calls = run()
     own, none = run()
     assert (calls, none) == (1, 0)
