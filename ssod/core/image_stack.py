@@ -14,8 +14,8 @@ from torch import Tensor
 class ImageStack:
     """N images, each at the top left of its place, with zeros beside and below.
 
-    pixels (N, C, H, W) uint8 · sizes: the images' heights and widths. Counts, indexes and iterates like a
-    list of the images (C, h, w); these are looks at `pixels`, not copies.
+    pixels (N, C, H, W), uint8 if all images are, else float32 · sizes: the images' heights and widths.
+    Counts, indexes and iterates like a list of the images (C, h, w); these are looks at `pixels`, not copies.
     """
 
     pixels: Tensor
@@ -43,14 +43,17 @@ class ImageStack:
     def of(
         images: Sequence[Tensor], size: tuple[int, int] | None = None, in_worker: bool = False
     ) -> ImageStack:
-        """A stack of uint8 images (C, h, w), as large as the largest, or of a height and width given.
+        """A stack of images (C, h, w), as large as the largest, or of a height and width given.
 
         in_worker: in shared memory from the start, so that a loader worker hands it over without a copy.
         """
         sizes = tuple((image.shape[1], image.shape[2]) for image in images)
         height, width = size or common_size(sizes)
         shape = (len(images), images[0].shape[0], height, width)
-        pixels = _shared(shape) if in_worker else torch.empty(shape, dtype=torch.uint8)
+        if all(image.dtype == torch.uint8 for image in images):
+            pixels = _shared(shape) if in_worker else torch.empty(shape, dtype=torch.uint8)
+        else:  # mmdet's photometric distortion ends in numbers outside of bytes
+            pixels = torch.empty(shape)
         for place, image, (h, w) in zip(pixels, images, sizes, strict=True):
             place[:, :h, :w] = image
             place[:, h:] = 0

@@ -10,6 +10,9 @@ Size = tuple[int, int]
 # One size is fixed, two span a range that is drawn from, more are a choice, None keeps the image's.
 Scale = Size | list[Size] | tuple[Size, ...] | None
 
+RESIZES = ("Resize", "RandomResize", "RandomChoiceResize", "BatchResize")
+SCALES = frozenset({"type", "scale", "scales", "ratio_range", "resize_type", "view"})
+
 JITTER_FILL = (128, 128, 128)  # grey, as behind turned images
 
 
@@ -18,13 +21,24 @@ def load_for(views: dict[str, Pipeline], reduced: bool) -> tuple[dict[str, Any],
     if not reduced:
         return dict(type="LoadImage"), views
     for name, view in views.items():
-        if not view or "Resize" not in str(view[0].get("type")):
+        if not view or view[0].get("type") not in RESIZES:
             raise UserError(
                 f"reduced_decoding=True: the {name} view does not begin with a resize, so no image may be "
                 "decoded smaller than it is: give the view a scale, or leave the option out"
             )
+        other = {key: value for key, value in _innermost(view[0]).items() if key not in SCALES}
+        if other != dict(keep_ratio=True):
+            raise UserError(
+                f"reduced_decoding=True: the resize of the {name} view has {other}; only a scale and "
+                "keep_ratio=True go with it"
+            )
     load = dict(type="LoadReduced", resizes={name: view[0] for name, view in views.items()})
     return load, {name: [dict(type="ResizeDrawn", view=name), *view[1:]] for name, view in views.items()}
+
+
+def _innermost(step: dict[str, Any]) -> dict[str, Any]:
+    """The resize itself, where one scale is drawn for a batch."""
+    return _innermost(step["resize"]) if "resize" in step else step
 
 
 def draw_one(ops: Sequence[str | dict[str, Any]]) -> dict[str, Any]:

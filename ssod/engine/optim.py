@@ -132,10 +132,9 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
             self.scaler.load_state_dict(scale)
         groups = self.optimizer.param_groups
         kernels = [{key: group[key] for key in ("fused", "foreach") if key in group} for group in groups]
-        super().load_state_dict(state_dict)
         # torch would take over the saved kernel, too; not every one leaves out a step that is not finite.
-        for group, kernel in zip(self.optimizer.param_groups, kernels, strict=True):
-            group.update(kernel)
+        saved = [{**group, **own} for group, own in zip(state_dict["param_groups"], kernels, strict=True)]
+        super().load_state_dict({**state_dict, "param_groups": saved})
 
 
 def iterations_a_step(wrapper: Any) -> int:

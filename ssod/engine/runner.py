@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from ssod.data.workers import SteadyWorker
 from ssod.engine.evaluate import prints_to
 from ssod.engine.mistakes import mistakes_in_config
+from ssod.models.folding import unfold_norms
 
 LOG = "train.log"
 # The hooks that mmengine adds unless their entry is None; it takes None for no other.
@@ -85,6 +86,8 @@ class SemiRunner(Runner):  # type: ignore[misc]
     def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> nn.Module:
         """The model on its device, exchanging gradients where there are more processes."""
         wrapped: nn.Module
+        if self.cfg.get("sync_bn"):
+            unfold_norms(model)  # mmengine exchanges the norms
         if not self.distributed or torch.cuda.is_available():
             wrapped = super().wrap_model(model_wrapper_cfg, model)
         else:  # mmengine names a GPU for each process, and there is none

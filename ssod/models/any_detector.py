@@ -28,6 +28,7 @@ def losses(detector: Detector, view: View, labels: BoxLabels) -> dict[str, Tenso
     every loss is 0, with the keys and the gradients (0) of an ordinary step.
     With trainable BatchNorm each call has its own batch statistics; StudentPass shares them between views.
     """
+    view = view.within_extent()
     images, samples, weight = view.images, _samples(view, labels), 1.0
     if labels.taught is not None:
         rows = labels.taught.nonzero().squeeze(1).tolist()  # sync: mmdet takes a list of images, not a mask
@@ -69,6 +70,7 @@ def detect(detector: Detector, view: View, floor: float) -> BoxLabels:
             f"detector {type(detector).__name__}: score_thr={bound} in its test_cfg hides boxes that the "
             f"method asks for (scores above {floor}): set it to {floor} or less"
         )
+    view = view.within_extent()
     found = detector.predict(view.images, _samples(view), rescale=False)
     kept = [each.pred_instances[each.pred_instances.scores > floor] for each in found]
     return BoxLabels.pad(

@@ -13,13 +13,16 @@ from torch import nn
 from ..errors import UserError
 from .supported import two_stage_fault
 
+MODES = (None, "default", "max-autotune-no-cudagraphs")
+
 
 @dataclass(frozen=True)
 class Compilation:
     """What is compiled, and how: `model.compile`, True or a dict of these fields.
 
     trunk: backbone and neck · heads: the convolutions of the rpn_head and the layers of the roi_head's
-    bbox_head, of detectors that frcnn.py computes · mode, backend: torch.compile's.
+    bbox_head, of detectors that frcnn.py computes · mode, backend: torch.compile's; no mode with CUDA
+    graphs, whose results the next call overwrites: the teacher's features are read more than once.
     """
 
     trunk: bool = True
@@ -35,6 +38,11 @@ class Compilation:
         known = [field.name for field in fields(Compilation)]
         if not isinstance(spec, Mapping) or not set(spec) <= set(known):
             raise UserError(f"model.compile={spec!r}: use True, False or a dict of {', '.join(known)}")
+        for name in ("trunk", "heads"):
+            if not isinstance(spec.get(name, True), bool):
+                raise UserError(f"model.compile: {name}={spec[name]!r}; use True or False")
+        if spec.get("mode") not in MODES:
+            raise UserError(f"model.compile: mode={spec['mode']!r}; use {' or '.join(map(repr, MODES))}")
         return Compilation(**spec)
 
     def apply(self, detector: Any, fixed: bool) -> None:

@@ -64,9 +64,8 @@ class SemiDetector(BaseDetector):  # type: ignore[misc]
         if teacher_dtype != "float32":
             self._set_teacher_dtype(teacher_dtype)
         if fold_norms:
-            for network in (self.student, self.teacher):
-                for part in network.children() if network is not None else ():
-                    fold_norms_of(part)
+            for network in filter(None, (self.student, self.teacher)):
+                fold_norms_of(*network.children())
         # A step is about 8 % faster for it on a CPU (a GPU was not measured); checkpoints are the same.
         self.to(memory_format=torch.channels_last)
         self.compilation = Compilation.of(compile)

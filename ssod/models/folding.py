@@ -8,9 +8,10 @@ tensors, so checkpoints, averages and optimizers see the modules they know.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
-from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -24,30 +25,58 @@ class Pair(NamedTuple):
     norm: nn.BatchNorm2d
 
 
-def fold_norms(module: nn.Module) -> int:
-    """How many pairs below `module` fold from now on, whenever their norm is in eval.
+def fold_norms(*parts: nn.Module) -> int:
+    """How many pairs below some modules fold from now on, whenever their norm is in eval.
 
-    Found are mmdet's ResNet, mmcv's ConvModule and nn.Sequential; other networks stay as they are. For a
-    detector give its parts (backbone, neck, heads): scale and shift are made when a part is called.
+    parts: modules that are called, of a detector its backbone, neck and heads: scale and shift are made when
+    one is. Found are mmdet's ResNet, mmcv's ConvModule and nn.Sequential; other networks stay as they are,
+    and so does a convolution that several norms share.
     """
-    pairs = list(find_pairs(module))
-    if pairs:
-        for pair in pairs:
-            _set(pair, None)
-            pair.conv.forward = MethodType(_conv_forward, pair.conv)  # type: ignore[method-assign]
-            pair.norm.forward = MethodType(_norm_forward, pair.norm)  # type: ignore[method-assign]
-        folding = Folding(pairs)
-        module.register_forward_pre_hook(folding.begin)
-        # Outside of the call nothing is folded: gradient checkpointing runs a part of it again by itself.
-        module.register_forward_hook(folding.end, always_call=True)
-    return len(pairs)
+    found = [(part, list(find_pairs(part))) for part in parts]
+    uses = Counter(id(module) for _, pairs in found for pair in pairs for module in pair)
+    count = 0
+    for part, pairs in found:
+        own = [pair for pair in pairs if uses[id(pair.conv)] == uses[id(pair.norm)] == 1]
+        count += len(own)
+        if own:
+            Folding(own).attach(part)
+    return count
+
+
+def unfold_norms(module: nn.Module) -> None:
+    """Takes back what `fold_norms` did below a module: for who is about to replace its norms."""
+    for each in module.modules():
+        if isinstance(vars(each).get("folding"), Folding):
+            vars(each).pop("folding").detach()
 
 
 class Folding:
-    """The pairs of a module, folded while it is called."""
+    """The pairs of a module, folded while it is called.
+
+    Outside of the call nothing is: gradient checkpointing, which runs a part of it again by itself, then
+    computes the norm. (torch's non-reentrant kind would refuse that; mmdet's and mmcv's is the other.)
+    """
 
     def __init__(self, pairs: list[Pair]) -> None:
         self.pairs = pairs
+
+    def attach(self, module: nn.Module) -> None:
+        """Has the pairs folded whenever the module is called."""
+        for pair in self.pairs:
+            _set(pair, None)
+            pair.conv.forward = partial(_conv_forward, pair.conv)  # type: ignore[method-assign]
+            pair.norm.forward = partial(_norm_forward, pair.norm)  # type: ignore[method-assign]
+        vars(module)["folding"] = self
+        module.register_forward_pre_hook(self.begin)
+        module.register_forward_hook(self.end, always_call=True)
+
+    def detach(self) -> None:
+        """Gives the pairs their own forward back; the hooks find none any more."""
+        for pair in self.pairs:
+            for module in pair:
+                for name in ("forward", "folded"):
+                    vars(module).pop(name)
+        self.pairs = []
 
     def begin(self, module: nn.Module, inputs: Any) -> None:
         """Makes scale and shift of every pair whose norm is in eval: all at once, in a few operators."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import kernels
 from ..core import losses as core_losses
 from ..core.geometry import clip_boxes, pairwise_iou
 from ..core.labels import BoxLabels
@@ -263,6 +264,8 @@ def roi_forward(
     """
     rois = torch.cat([_rois(boxes, first) for first, boxes in groups])
     levels = [each.float() for each in pyramid[: detector.roi_head.bbox_roi_extractor.num_inputs]]
+    if kernels.active() != "torchvision":  # mmcv's own RoIAlign reads memory as if it were in one piece
+        levels = [each.contiguous() for each in levels]
     most = len(rois) if torch.is_grad_enabled() else MOST_ROIS
     parts = [_head_outputs(detector, levels, part) for part in torch.split(rois, max(1, most))]
     logits, codes = (torch.cat(each) for each in zip(*parts, strict=True))

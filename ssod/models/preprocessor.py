@@ -32,14 +32,15 @@ class SemiPreprocessor(DetDataPreprocessor):  # type: ignore[misc]
     standing as its images do, so that there are two sizes only (for torch.compile). A batch that has an
     image too large, or images of both kinds, keeps its size: `num_misfits` counts them, and the first one is
     warned of. That padding is cut off the features of two-stage detectors (`View.extent`), so there are no
-    anchors in it; but convolutions look past the border of the batch's own size, where features change a
-    little, as they do beside a larger image. BatchNorm that trains has it in its statistics. Raises UserError
-    for other values.
+    anchors in it; other detectors get their images without it. But convolutions look past the border of the
+    batch's own size, where features change a little, as they do beside a larger image. BatchNorm that trains
+    has it in its statistics. Raises UserError for other values.
     """
 
     def __init__(self, *args: Any, pad_to: Sequence[int] | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
-        if pad_to is not None and (len(pad_to) != 2 or not pad_to[0] >= pad_to[1] > 0):
+        fits = isinstance(pad_to, Sequence) and len(pad_to) == 2 and pad_to[0] >= pad_to[1] > 0
+        if pad_to is not None and not fits:
             raise UserError(f"SemiPreprocessor: pad_to={pad_to}; use (longer side, shorter side) in px")
         self.pad_to = None if pad_to is None else (int(pad_to[0]), int(pad_to[1]))
         self.num_misfits = 0

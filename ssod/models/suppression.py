@@ -21,7 +21,7 @@ def host_waits(device: torch.device) -> bool:
 
 def most_above(floor: float, num_classes: int) -> int:
     """How many of a box's softmax scores can exceed `floor`: they sum to 1, a little more after rounding."""
-    return num_classes if floor <= 0 else min(num_classes, int(1.0001 / floor))
+    return num_classes if floor <= 0 else min(num_classes, max(1, int(1.0001 / floor)))
 
 
 def candidates(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -23,6 +23,13 @@ class View:
     size: Tensor
     padded: Tensor
     extent: tuple[int, int] | None = None
+
+    def within_extent(self) -> View:
+        """The view without what lies beyond its extent."""
+        if self.extent is None:
+            return self
+        height, width = self.extent
+        return replace(self, images=self.images[..., :height, :width].contiguous(), extent=None)
 
 
 @dataclass(frozen=True)

@@ -65,3 +65,12 @@ def test_a_worker_hands_it_over_unchanged() -> None:
     [batch] = DataLoader([0, 1], batch_size=2, num_workers=1, collate_fn=_collate)  # type: ignore[arg-type]
     assert batch["address"] and batch["stack"].sizes == tuple(SIZES)
     assert torch.equal(batch["stack"].pixels, ImageStack.of(images()).pixels)
+
+
+def test_images_that_are_not_bytes_keep_their_numbers() -> None:
+    """mmdet's photometric distortion leaves numbers below 0 and above 255."""
+    images = [torch.tensor([-7.5, 300.2, 12.9]).view(3, 1, 1), torch.zeros(3, 2, 2, dtype=torch.uint8)]
+    stack = ImageStack.of(images)
+    assert stack.pixels.dtype == torch.float32
+    assert stack[0].equal(images[0])
+    assert stack[1].equal(images[1].float())

@@ -15,7 +15,7 @@ from PIL import Image
 from ssod.data import pipelines, reduced
 from ssod.data.decode import read_image, read_reduced
 from ssod.data.draws import seeded
-from ssod.data.steps import resize_to
+from ssod.data.steps import load_for, resize_to
 from ssod.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -235,3 +235,16 @@ def test_offline_labels_take_the_strong_views_draw_alone(mosaic: str) -> None:
 def test_a_view_without_a_size_of_its_own_is_refused(make: Any) -> None:
     with pytest.raises(UserError, match="does not begin with a resize"):
         make()
+
+
+@pytest.mark.parametrize(
+    "resize",
+    [
+        dict(type="Resize", scale=(64, 64)),
+        dict(type="Resize", scale=(64, 64), keep_ratio=True, interpolation="nearest"),
+    ],
+)
+def test_a_resize_with_options_of_its_own_is_refused(resize: dict[str, Any]) -> None:
+    view = [resize, dict(type="RandomFlip", prob=0.5)]
+    with pytest.raises(UserError, match="only a scale and keep_ratio=True go with it"):
+        load_for(dict(weak=view), reduced=True)

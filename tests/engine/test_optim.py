@@ -130,6 +130,7 @@ def test_the_kernel_is_this_runs_own() -> None:
     saved = GuardedOptimWrapper(torch.optim.SGD(network().parameters(), lr=0.5, foreach=True)).state_dict()
     wrapper = GuardedOptimWrapper(torch.optim.SGD(network().parameters(), lr=0.1, fused=True))
     wrapper.load_state_dict(saved)
+    assert saved["param_groups"][0]["foreach"], "the checkpoint's own state stays"
     (group,) = wrapper.optimizer.param_groups
     assert group["lr"] == 0.5
     assert group["fused"] and not group["foreach"]

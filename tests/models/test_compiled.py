@@ -102,9 +102,9 @@ def test_padded_to_few_sizes_each_has_its_graph(
     """False: torch makes a graph for each size. None: from the second size on for many. True: for many."""
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(nn.Module, "compile", lambda module, **options: asked.append(options))
-    build(dict(mode="max-autotune"), pad_to)
+    build(dict(mode="max-autotune-no-cudagraphs"), pad_to)
     assert [each["dynamic"] for each in asked] == [dynamic, dynamic, dynamic, True] * 2
-    assert {(each["backend"], each["mode"]) for each in asked} == {("inductor", "max-autotune")}
+    assert {(each["backend"], each["mode"]) for each in asked} == {("inductor", "max-autotune-no-cudagraphs")}
 
 
 PARTS = {"backbone", "neck"}
@@ -139,8 +139,10 @@ def test_of_other_detectors_only_the_trunk(registered: None, name: str) -> None:
     [
         (dict(trunks=True), r"use True, False or a dict of trunk, heads, mode, backend"),
         ("inductor", r"model.compile='inductor': use True"),
+        (dict(mode="reduce-overhead"), r"model.compile: mode='reduce-overhead'; use None or"),
+        (dict(trunk="no"), r"model.compile: trunk='no'; use True or False"),
         (dict(backend="no_such"), r"backend='no_such', mode=None: "),
-        (dict(mode="no_such"), r"backend='inductor', mode='no_such': "),
+        (dict(mode="no_such"), r"model.compile: mode='no_such'; use None or"),
     ],
     ids=str,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from reference import detectors
 from torch import nn
 
-from ssod.models.folding import fold_norms
+from ssod.models.folding import fold_norms, unfold_norms
 
 SOFT = dict(type="SoftTeacher", floor=0.3, rpn_min_score=0.4, cls_min_score=0.4, box_max_spread=0.5)
 IMAGES = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -153,6 +154,41 @@ def test_what_is_left_alone(registered: None) -> None:
     for module in (biased, unseen, hooked, first, shared):
         assert fold_norms(module) == 0
     assert fold_norms(ConvModule(3, 4, 1, norm_cfg=dict(type="BN"))) == 1
+
+
+def test_a_shared_convolution_stays(registered: None) -> None:
+    """Heads of some detectors share convolutions between levels, each with a norm of its own."""
+    from mmcv.cnn import ConvModule
+
+    torch.manual_seed(0)
+    levels = [ConvModule(3, 4, 1, norm_cfg=dict(type="BN")) for _ in range(3)]
+    for level in levels:
+        level.conv = levels[0].conv
+    plain = lively(nn.ModuleList(levels)).eval()
+    shared = copy.deepcopy(plain)
+    assert fold_norms(*shared) == 0
+    for ours, theirs in zip(shared, plain, strict=True):
+        assert ours(IMAGES).equal(theirs(IMAGES))
+
+
+def test_norms_can_be_exchanged(registered: None) -> None:
+    """As `sync_bn` has it; a norm that replaces a folded one would normalise a second time."""
+    plain = resnet(norm_cfg=dict(type="BN", requires_grad=False))
+    folded = copy.deepcopy(plain)
+    fold_norms(folded)
+    folded(IMAGES)
+    unfold_norms(folded)
+    for ours, theirs in zip(folded(IMAGES), plain(IMAGES), strict=True):
+        assert ours.equal(theirs)
+    assert not any({"forward", "folded"} & set(vars(each)) for each in folded.modules())
+
+
+def test_a_pickled_network_folds(registered: None) -> None:
+    folded = resnet()
+    fold_norms(folded)
+    again = pickle.loads(pickle.dumps(folded))
+    for ours, theirs in zip(again(IMAGES), folded(IMAGES), strict=True):
+        assert ours.equal(theirs)
 
 
 def test_detector_folds_and_keeps_its_keys(registered: None) -> None:

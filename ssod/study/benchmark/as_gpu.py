@@ -48,4 +48,4 @@ def _fused(wrapper: Any) -> Iterator[None]:
         for group, own in zip(groups, before, strict=True):
             group.update(own)
         for told in ("found_inf", "grad_scale"):  # no other kernel may find it there
-            vars(wrapper.optimizer).pop(told, None)
+            wrapper.optimizer.__dict__.pop(told, None)

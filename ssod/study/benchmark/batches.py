@@ -163,11 +163,11 @@ def limit_classes(batch: Mapping[str, Any], num_classes: int) -> None:
                 instances.labels = instances.labels.remainder(num_classes)
 
 
-def fresh(batch: Batch, pin: bool = False) -> Batch:
+def fresh(batch: Batch) -> Batch:
     """A copy for one step: preprocessors write into data samples; the pixels are shared."""
     return {
         name: {
-            "inputs": view["inputs"].pin_memory() if pin else view["inputs"],
+            "inputs": view["inputs"],
             "data_samples": copy.deepcopy(view["data_samples"]),
         }
         for name, view in batch.items()
@@ -180,8 +180,9 @@ def as_mmdet_supervised(batch: Batch) -> dict[str, Any]:
 
 
 def _in_a_list(view: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """A view as mmdet's loader hands it over: its images one by one."""
-    return {key: list(values) for key, values in view.items()}
+    """A view as mmdet's loader hands it over: its images one by one, each in one piece."""
+    images = [image.contiguous() for image in view["inputs"]]
+    return {"inputs": images, "data_samples": list(view["data_samples"])}
 
 
 def as_mmdet_semi(batch: Batch) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from ssod.study.benchmark.batches import with_counts
 def measure(config: Config, counts: tuple[int, ...], num_batches: int) -> dict[str, Any]:
     """Images/s of the loader with its own number of workers, and seconds a batch.
 
-    The batches that the workers have ready before anyone asks are not counted: the clock starts after the
-    first one, and then as many are drawn as `num_batches` and all that workers work ahead. An image in two
-    views counts once.
+    The batches that the workers have ready before anyone asks are not counted: the clock starts when all
+    they work ahead has been drawn. Workers deliver in bursts, so at least two batches of each are drawn, and
+    equally many. An image in two views counts once.
     """
     loader = with_counts(config, counts)
     for name in ("num_workers", "prefetch_factor"):
@@ -25,14 +25,17 @@ def measure(config: Config, counts: tuple[int, ...], num_batches: int) -> dict[s
         built = SemiRunner.build_dataloader(loader, seed=0)
     ahead = (built.prefetch_factor or 0) * built.num_workers
     batches = iter(built)
-    next(batches)
-    began = time.perf_counter()
-    for _ in range(num_batches + ahead):
+    workers = max(1, built.num_workers)
+    timed = max(2, -(-num_batches // workers)) * workers
+    for _ in range(1 + ahead):
         next(batches)
-    seconds = (time.perf_counter() - began) / (num_batches + ahead)
+    began = time.perf_counter()
+    for _ in range(timed):
+        next(batches)
+    seconds = (time.perf_counter() - began) / timed
     return {
         "workers": built.num_workers,
-        "batches": num_batches + ahead,
+        "batches": timed,
         "seconds_per_batch": seconds,
         "images_per_second": sum(counts) / seconds,
     }

@@ -81,17 +81,23 @@ def warm(model: Any, batch: Batch, steps: int) -> None:
 def contestants(config: Config, model: Any, batches: Batches) -> list[Contestant]:
     """Our supervised step on L + U labeled images, and our method's on L labeled and U unlabeled ones."""
     snapshot = Snapshot(model)
-    pin = bool(config.train_dataloader.get("pin_memory")) and torch.cuda.is_available()
     given = {"supervised": batches.supervised, "method": batches.semi if model.method else None}
+    wrappers = {name: build_optim_wrapper(model, copy.deepcopy(config.optim_wrapper)) for name in given}
+
+    def follow(wrapper: Any) -> None:
+        """The average, as training asks for it."""
+        taken = getattr(wrapper, "taken", None)
+        model.after_step(config.train_cfg.max_iters, *(() if taken is None else (taken,)))
+
     return [
         Contestant(
             name=name,
             model=model,
-            optimizer=build_optim_wrapper(model, copy.deepcopy(config.optim_wrapper)),
-            data=partial(fresh, batch, pin),
+            optimizer=wrappers[name],
+            data=partial(fresh, batch),
             snapshot=snapshot,
             num_images=batches.num_images,
-            follow=(lambda: model.after_step(config.train_cfg.max_iters)) if name == "method" else None,
+            follow=partial(follow, wrappers[name]) if name == "method" else None,
         )
         for name, batch in given.items()
         if batch is not None
