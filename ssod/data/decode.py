@@ -189,3 +189,22 @@ def _with_pillow(path: str, data: bytes) -> Any:
     page = PillowImage.new("RGBA", shown.size, (255, 255, 255, 255))
     page.alpha_composite(shown)
     return np.ascontiguousarray(np.asarray(page.convert("RGB"))[:, :, ::-1])
+
+
+def as_loaded(image: Any, shape: tuple[int, ...] | None = None) -> dict[str, Any]:
+    """What a pipeline's record says of an image that no transform has touched yet.
+
+    shape: its height and width in the file, where it was decoded smaller. The homography starts here in
+    float64, so that it is there even when no transform touches it and so that mmdet's float32 factors are
+    composed in float64.
+    """
+    shape = image.shape[:2] if shape is None else shape
+    return dict(
+        img=image,
+        img_shape=shape,
+        ori_shape=shape,
+        scale_factor=(1.0, 1.0),
+        flip=False,
+        flip_direction=None,
+        homography_matrix=np.eye(3),
+    )

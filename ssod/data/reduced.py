@@ -12,11 +12,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import mmcv
-import numpy as np
 from mmdet.datasets import transforms as mmdet_transforms
 from mmdet.structures.bbox import autocast_box_type
 
-from ssod.data.decode import REDUCTIONS, read_reduced
+from ssod.data.decode import REDUCTIONS, as_loaded, read_reduced
 from ssod.registry import TRANSFORMS
 
 Record = dict[str, Any]
@@ -40,16 +39,7 @@ class LoadReduced:
             results["img_path"], lambda width, height: reduction((width, height), scales.values())
         )
         shape = image.shape[0] * times, image.shape[1] * times
-        results.update(
-            img=image,
-            img_shape=shape,
-            ori_shape=shape,
-            scale_factor=(1.0, 1.0),
-            flip=False,
-            flip_direction=None,
-            homography_matrix=np.eye(3),
-            drawn_scales=scales,
-        )
+        results.update(as_loaded(image, shape), drawn_scales=scales)
         return results
 
 

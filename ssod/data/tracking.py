@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ssod.data.augment import coordinate_map, fit_homography, project
+from ssod.data.decode import as_loaded
 from ssod.data.draws import seeded
 from ssod.errors import UserError
 
@@ -135,15 +136,7 @@ def _check_claim(view: str, transform: Any, name: str) -> None:
     """Raises UserError where a transform says it tracks and its homography says otherwise."""
     points = np.array([[x, y] for x in (32.0, 96.0) for y in (24.0, 72.0)])
     for number in range(DRAWS):
-        record = dict(
-            img=coordinate_map(*SIZE),
-            img_shape=SIZE,
-            ori_shape=SIZE,
-            scale_factor=(1.0, 1.0),
-            flip=False,
-            flip_direction=None,
-            homography_matrix=np.eye(3),
-        )
+        record = as_loaded(coordinate_map(*SIZE), SIZE)
         try:
             with seeded((number,)):
                 result = transform(record)

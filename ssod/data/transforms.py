@@ -14,7 +14,7 @@ from torch.utils.data import get_worker_info
 
 from ssod.core.image_stack import ImageStack, common_size
 from ssod.data.boxwise import labels_in_view
-from ssod.data.decode import read_image
+from ssod.data.decode import as_loaded, read_image
 from ssod.data.pixels import planes_of
 from ssod.data.tracking import check_homography
 from ssod.registry import FUNCTIONS, TRANSFORMS
@@ -36,23 +36,10 @@ META_KEYS = (
 
 @TRANSFORMS.register_module()
 class LoadImage:
-    """The record with its image, its shapes and an identity homography.
-
-    The homography starts here in float64, so that it is there even when no transform touches it
-    and so that mmdet's float32 factors are composed in float64.
-    """
+    """The record with its image, its shapes and an identity homography."""
 
     def __call__(self, results: Record) -> Record:
-        image = read_image(results["img_path"])
-        results.update(
-            img=image,
-            img_shape=image.shape[:2],
-            ori_shape=image.shape[:2],
-            scale_factor=(1.0, 1.0),
-            flip=False,
-            flip_direction=None,
-            homography_matrix=np.eye(3),
-        )
+        results.update(as_loaded(read_image(results["img_path"])))
         return results
 
 
