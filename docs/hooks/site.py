@@ -1,4 +1,4 @@
-"""What MkDocs can't do by itself: links that leave docs/, cited places of the code, whole floors of the API."""
+"""What MkDocs can't do by itself: links that leave docs/, cited places of the code, floors of the API."""
 
 from __future__ import annotations
 
@@ -22,18 +22,34 @@ PAGES = {"CHANGELOG.md": "changelog.md"}  # files above docs/ that are pages of 
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
-    """A page's text with its outward links, its citations and its lists of modules put into words for MkDocs."""
+    """A page's text with its outward links, citations and lists of modules as MkDocs can take them."""
     markdown = REST.sub(lambda found: rest(found["package"], markdown), markdown)
     if page.meta.get("show_source"):
         markdown = SHOWN.sub(lambda found: f"{found[0]}\n    options: {{show_source: true}}", markdown)
     if page.file.src_uri == "papers.md":
         markdown = CITATION.sub(cited, markdown)
-    prefix = f"{config.repo_url.rstrip('/')}/{config.extra['source_path'].strip('/')}/" if config.repo_url else ""
-    return LINK.sub(lambda at: outward(at, page.file.src_uri, prefix) if at["path"] else at[0], markdown)
+    markdown = spaced_lists(markdown)
+    source = config.extra["source_url"]
+    return LINK.sub(lambda at: outward(at, page.file.src_uri, source) if at["path"] else at[0], markdown)
 
 
-def outward(link: re.Match[str], page: str, prefix: str) -> str:
-    """A link of a page to a file above docs/: to the repository where `prefix` is its address, else its path."""
+def spaced_lists(markdown: str) -> str:
+    """The text with an empty line where a bullet list follows a paragraph at once: CommonMark needs none."""
+    lines: list[str] = []
+    fenced = in_list = False
+    for line in markdown.splitlines():
+        if line.lstrip().startswith(("```", "~~~")):
+            fenced = not fenced
+        bullet = line.startswith(("- ", "* ")) and not fenced
+        if bullet and not in_list and lines and lines[-1].strip():
+            lines.append("")
+        in_list = bullet or (in_list and bool(line.strip()))
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def outward(link: re.Match[str], page: str, source: str) -> str:
+    """A link to a file above docs/: to the repository where `source` is its address, else its path."""
     parts: list[str] = []
     for part in (PurePosixPath("docs") / PurePosixPath(page).parent / link["path"]).parts:
         parts = parts[:-1] if part == ".." else [*parts, part]
@@ -44,8 +60,8 @@ def outward(link: re.Match[str], page: str, prefix: str) -> str:
         raise FileNotFoundError(f"docs/{page} links to {path}, which is not there")
     if path in PAGES:
         return f"[{text}]({'../' * page.count('/')}{PAGES[path]}{anchor})"
-    if prefix:
-        return f"[{text}]({prefix}{path}{anchor})"
+    if source:
+        return f"[{text}]({source.rstrip('/')}/{path}{anchor})"
     return f"`{path}`" if text.strip("`") in (path, Path(path).name) else f"{text} (`{path}`)"
 
 
