@@ -192,6 +192,11 @@ def test_a_page_has_the_shape_that_commonmark_gives_it(name: str, pages: dict[st
     assert {tag: got.tags[tag] for tag in SHAPE} == {tag: expected.tags[tag] for tag in SHAPE}
 
 
+def test_the_start_page_begins_as_the_readme_does() -> None:
+    command = (ROOT / "README.md").read_text(encoding="utf-8").split("```")[1].splitlines()[1]
+    assert command in (ROOT / "docs/index.md").read_text(encoding="utf-8").split("```")[1].splitlines()
+
+
 # ---------------------------------------------------------------- the API
 
 
@@ -289,7 +294,7 @@ def test_tests_bring_the_site_and_the_package_does_not() -> None:
     settings.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = settings["options.extras_require"]
     assert "%(docs)s" in extras["test"].split()
-    assert all("<" in line or line.startswith("ruff") for line in extras["docs"].split())
+    assert all("<" in line or line.startswith("ruff") for line in extras["docs"].split("\n") if line)
     find = pytest.importorskip("setuptools").find_packages
     found = find(str(ROOT), include=settings["options.packages.find"]["include"].split())
     assert found and {name.split(".")[0] for name in found} == {"ssod"}
