@@ -15,7 +15,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keeps a file's tests in one process (they share fixtures), and all of SLURM's: there is one controller."""
+    """Keeps a file's tests in one process (they share fixtures), and all of SLURM's (one controller)."""
     folder = item.path.parent
     item.add_marker(pytest.mark.xdist_group(str(folder if folder.name == "slurm" else item.path)))
 
