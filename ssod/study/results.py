@@ -151,7 +151,9 @@ def find_runs(folders: Sequence[str | Path]) -> list[Run]:
             raise UserError(f"{folder} is no folder: name the work dirs of runs, or folders that hold them")
         found |= dict.fromkeys(_run_folders(path))
     if not found:
-        raise UserError(f"no {RESULT} in {' '.join(map(str, folders))} or below: name the work dirs of runs")
+        raise UserError(
+            f"no {RESULT} of a run in {' '.join(map(str, folders))} or below: name the work dirs of runs"
+        )
     shared = Path(os.path.commonpath([path.parent for path in found]))
     runs = [_read_run(path, path.relative_to(shared).as_posix()) for path in found]
     return sorted(runs, key=lambda run: _natural(run.name))

@@ -1,11 +1,14 @@
 """Work dirs of made-up runs for the report: any number of them, without training.
 
-`python tests/reference/report_runs.py FOLDER [SEEDS]` writes a study of seven methods on shapes.
+`python tests/reference/report_runs.py study FOLDER` writes six methods with three seeds each on shapes;
+`... many FOLDER [config.py]` writes 200 runs, each with 40 lines of metrics.jsonl, on which the report
+can be timed: with a real run's config.py it reads as much as it would have to.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import random
@@ -49,7 +52,7 @@ def digest(text: str) -> str:
 
 
 def result(method: str, seed: int, ap: dict[str, list[float]], **more: Any) -> dict[str, Any]:
-    """A result.json; ap: AP, AP50, AP75 of networks in per cent · more: other values, `a__b` of inner keys."""
+    """A result.json; ap: AP, AP50, AP75 of networks in per cent · more: other values, `a__b` inside a."""
     keys = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
     metrics = {
         name: dict(zip(keys, [each / 100 for each in values] + [-1.0] * 3, strict=False))
@@ -176,7 +179,7 @@ def picture(path: Path, seed: int, size: tuple[int, int] = (780, 660)) -> None:
     image = Image.new("RGB", size, tuple(rng.randrange(60, 200) for _ in range(3)))
     draw = ImageDraw.Draw(image)
     for _ in range(12):
-        x, y = rng.randrange(size[0] - 90), rng.randrange(size[1] - 90)
+        x, y = rng.randrange(size[0] // 2), rng.randrange(size[1] // 2)
         draw.rectangle(
             [x, y, x + rng.randrange(30, 90), y + rng.randrange(30, 90)],
             outline=tuple(rng.randrange(256) for _ in range(3)),
@@ -186,7 +189,7 @@ def picture(path: Path, seed: int, size: tuple[int, int] = (780, 660)) -> None:
     image.save(path, quality=85)
 
 
-def study(folder: Path, seeds: int = 3, pictures: bool = True) -> Path:
+def study(folder: Path, seeds: int = 3, root: str = "data/shapes") -> Path:
     """A study on shapes in `folder`: each method with each seed, curves, pseudo-label quality, pictures."""
     for method, above in METHODS.items():
         for seed in range(seeds):
@@ -200,12 +203,82 @@ def study(folder: Path, seeds: int = 3, pictures: bool = True) -> Path:
                 method, seed, {name: [each, 1.55 * each, 1.1 * each] for name, each in end.items()}
             )
             quality = method not in ("supervised", "STAC")
-            run = write_run(folder / f"{method}_{seed}", record, records=learning(rng, end, 1800, quality))
-            if pictures and quality and seed == 0:
+            run = write_run(
+                folder / f"{method}_{seed}", record, records=learning(rng, end, 1800, quality), root=root
+            )
+            if quality and seed == 0:
                 picture(run / "pseudo_labels" / "iter_1500.jpg", seed)
                 picture(run / "pseudo_labels" / "iter_1800.jpg", len(method))
     return folder
 
 
+def hostile(folder: Path) -> Path:
+    """Two sections: three seeds with twins as in test_statistics, hostile names; then one run on COCO."""
+    for seed, (twin, soft) in enumerate(((40, 42), (41, 45), (45, 48))):
+        ap = {"teacher": [twin, 60, 44], "student": [twin - 1, 59, 43]}
+        write_run(folder / f"twin_{seed}", result("supervised", seed, ap))
+        ap = {"teacher": [soft, 70, 50], "student": [soft - 1, 69, 49]}
+        write_run(folder / f"soft_{seed}", result("SoftTeacher", seed, ap))
+    write_run(folder / "stac_1", result("STAC", 1, {"student": [44, 66, 48]}))
+    hostile = {"sweep": "<b>|&", "axes": {"method": "<i>_50%|$x$"}, "twin": False}
+    write_run(
+        folder / "<script>alert(1)</script>",
+        result("FixMatch", 2, {"teacher": [43.25, 60, 40]}),
+        place=hostile,
+    )
+    failed = result("FixMatch", 5, {}, status="failed", error="RunError: <img src=x> | 100 % \\ gone")
+    write_run(folder / "failed", failed)
+    coco = result(
+        "SoftTeacher",
+        0,
+        {"teacher": [33.1, 52.0, 35.6]},
+        split={
+            "protocol": "stac",
+            "percent": 10,
+            "fold": 1,
+            "num_labeled": 11255,
+            "ids_sha256": digest("coco"),
+        },
+        iterations=180000,
+        world_size=8,
+        batch={"labeled": 1, "unlabeled": 4},
+    )
+    files = {
+        "root": "/data/coco",
+        "labeled": "semi_anns/instances_train2017.1@10.json",
+        "tested": "annotations/instances_val2017.json",
+    }
+    write_run(folder / "coco", coco, **files)
+    return folder
+
+
+def many(folder: Path, config: Path | None = None) -> Path:
+    """200 runs: ten methods, four shares of labels, five folds."""
+    text = config.read_text(encoding="utf-8") if config else None
+    for number, percent, fold in itertools.product(range(10), (1, 2, 5, 10), range(1, 6)):
+        method = "supervised" if not number else f"Method{number}"
+        rng = random.Random(f"{number} {percent} {fold}")
+        ap = 20 + 3 * math.log(percent) + number + rng.gauss(0, 1)
+        split = {
+            "protocol": "own",
+            "percent": percent,
+            "fold": fold,
+            "num_labeled": 1000 * percent,
+            "num_unlabeled": 100_000 - 1000 * percent,
+            "ids_sha256": digest(f"{percent} {fold}"),
+        }
+        end = {"teacher": ap, "student": ap - 0.3}
+        record = result(method, 0, {k: [v, 1.5 * v, v] for k, v in end.items()}, split=split)
+        run = write_run(
+            folder / f"{method}-p{percent}-f{fold}",
+            record,
+            records=learning(rng, end, 1800, quality=True),
+            labeled=f"own/train.{fold}@{percent}.json",
+        )
+        if text is not None:
+            (run / "config.py").write_text(text, encoding="utf-8")
+    return folder
+
+
 if __name__ == "__main__":
-    study(Path(sys.argv[1]), *map(int, sys.argv[2:3]))
+    {"study": study, "many": many, "hostile": hostile}[sys.argv[1]](*map(Path, sys.argv[2:]))  # type: ignore[operator]

@@ -6,6 +6,7 @@ from ssod.study.report.tables import Line
 NONE = "–"
 MINUS = "−"
 NO_INTERVAL = "one pair, no interval"
+PUBLISHED = "Published, on the same data, split protocol and share; schedule and detector may differ"
 
 
 def number(value: float | None, digits: int = 1) -> str:

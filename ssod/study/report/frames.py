@@ -50,7 +50,10 @@ def runs(report: Report) -> pandas.DataFrame:
                         "twin": twins.get(run.name),
                     }
                 )
-    return pandas.DataFrame([*lines, *(_run(run) for run in report.apart)])
+    frame = pandas.DataFrame([*lines, *(_run(run) for run in report.apart)])
+    for name in ("seed", "fold", "num_labeled"):
+        frame[name] = frame[name].convert_dtypes()  # whole numbers, though some are missing
+    return frame
 
 
 def to_csv(frame: pandas.DataFrame) -> str:

@@ -66,9 +66,10 @@ def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Dict):
         return _pairs((key, value) for key, value in zip(node.keys, node.values, strict=True))
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
-        if not node.args:
-            return _pairs((each.arg, each.value) for each in node.keywords)
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        # dict({...}, a=1): mmengine writes names that are no identifiers so.
+        inner = [(None, each) for each in node.args]
+        return _pairs(iter([*inner, *((each.arg, each.value) for each in node.keywords)]))
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         number = _value(node.operand)
         if isinstance(number, (int, float)):
             return -number
@@ -78,11 +79,14 @@ def _value(node: ast.expr) -> Any:
 
 
 def _pairs(pairs: Iterator[tuple[ast.expr | str | None, ast.expr]]) -> dict[Any, Any]:
-    """A dict of keys and values; `**{...}`, which has no key, is taken in."""
+    """A dict of keys and values; `**{...}` and `dict({...})`, without a key, are taken in."""
     found: dict[Any, Any] = {}
     for key, value in pairs:
         if key is None:
-            found |= _value(value)
+            more = _value(value)
+            if not isinstance(more, dict):
+                raise ValueError(f"line {value.lineno}: {ast.unparse(value)[:60]} is no dict")
+            found |= more
         else:
             found[key if isinstance(key, str) else _value(key)] = _value(value)
     return found

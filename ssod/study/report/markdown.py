@@ -1,7 +1,7 @@
 """The report as Markdown."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from ssod.study.report import cells
 from ssod.study.report.tables import Line, Report, Table
@@ -22,26 +22,16 @@ def write(report: Report) -> str:
 def _section(table: Table, metrics: Sequence[str]) -> list[str]:
     parts = [f"## {escape(table.section.title)}", escape("; ".join(table.section.facts)) + "."]
     header, rows = grid(table, metrics)
-    parts.append(_grid(header, rows, text=1))
+    parts.append(_grid(header, rows, numbers=range(1, len(header))))
     parts.append(escape(cells.explanation(tuple(metrics))))
     if table.notes:
         parts.append("\n".join(f"- {escape(note)}" for note in table.notes))
     if table.published:
-        rows = [
-            [each.method, cells.number(each.ap, 2), _source(each.source, each.note)]
-            for each in table.published
-        ]
-        parts += [
-            "Published, same data, split protocol and share; schedules may differ:",
-            _grid(["method", "AP", "source"], rows, text=1),
-        ]
+        rows = [[each.method, cells.number(each.ap, 2), each.source] for each in table.beside_published]
+        parts += [cells.PUBLISHED + ":", _grid(["method", "AP", "source"], rows, numbers=(1,))]
     else:
         parts.append(escape(table.why_none))
     return parts
-
-
-def _source(source: str, note: str) -> str:
-    return f"{source} ({note})" if note else source
 
 
 def grid(table: Table, metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -110,9 +100,9 @@ def _or_dash(value: object) -> str:
     return cells.NONE if value is None else str(value)
 
 
-def _grid(header: Sequence[str], rows: Sequence[Sequence[str]], text: int = 0) -> str:
-    """A Markdown table; behind the first `text` columns, numbers stand right. 0: everything left."""
-    marks = ["---" if not text or place < text else "---:" for place in range(len(header))]
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Container[int] = ()) -> str:
+    """A Markdown table; the columns `numbers` stand right."""
+    marks = ["---:" if place in numbers else "---" for place in range(len(header))]
     lines = [list(map(escape, header)), marks, *(list(map(escape, row)) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -120,4 +110,4 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]], text: int = 0) -
 def escape(text: str) -> str:
     """The text without a meaning in Markdown or HTML."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*\[\]|_~#])", r"\\\1", text)
+    return re.sub(r"([\\`*\[\]|_~#$])", r"\\\1", text)

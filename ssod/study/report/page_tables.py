@@ -16,7 +16,7 @@ def results(found: Table, metrics: Sequence[str], place: int) -> str:
     groups = "".join(
         f'<th scope="colgroup" colspan="{len(metrics) + 1}">{network}</th>' for network in found.networks
     )
-    gains = "<th></th>" if ends else ""
+    gains = "<td></td>" if ends else ""
     columns = [column("method", 0, "name"), column("n", 1)]
     for _ in found.networks:
         columns += [column(metric, len(columns) + shift) for shift, metric in enumerate(metrics)]
@@ -82,15 +82,12 @@ def published(found: Table, place: int) -> str:
         return f'<p class="note">{text(found.why_none)}</p>'
     head = f"<tr>{column('method', 0, 'name')}{column('AP', 1)}{column('source', 2, 'text')}</tr>"
     body = [
-        row_header(text(each.method), each.method)
+        row_header(f"<b>{text(each.method)}</b>" if each.ours else text(each.method), each.method)
         + cell(cells.number(each.ap, 2), each.ap)
-        + cell(text(f"{each.source} ({each.note})" if each.note else each.source), each.source, "text")
-        for each in found.published
+        + cell(text(each.source), each.source, "text")
+        for each in found.beside_published
     ]
-    caption = (
-        "Published, on the same data, split protocol and share of labels; schedule and detector may differ"
-    )
-    return table(f"published-{place}", caption, head, body)
+    return table(f"published-{place}", cells.PUBLISHED, head, body)
 
 
 RUN_COLUMNS = (

@@ -57,6 +57,16 @@ class Table:
         return [run for line in self.lines for run in line.row.runs]
 
     @property
+    def beside_published(self) -> list[Published]:
+        """The published numbers, below the means of our own rows; empty without any."""
+        ours = [
+            Published(line.row.label, found.mean, f"these runs, {line.headline}, n = {found.n}", ours=True)
+            for line in self.lines
+            if (found := line.summaries.get((line.headline, "AP")))
+        ]
+        return [*ours, *self.published] if self.published else []
+
+    @property
     def networks(self) -> list[str]:
         """Those that any row has numbers of."""
         return [name for name in NETWORKS if any((name, "AP") in line.summaries for line in self.lines)]
