@@ -160,9 +160,14 @@ def find_runs(folders: Sequence[str | Path]) -> list[Run]:
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
-    """Folders with a result.json, but for the stages of a training in stages."""
-    for folder, inner, names in os.walk(root.resolve()):
-        path = Path(folder)
+    """Folders with a result.json, links followed, but for the stages of a training in stages."""
+    seen = set()
+    for folder, inner, names in os.walk(root.resolve(), followlinks=True):
+        path = Path(folder).resolve()
+        if path in seen:  # a link led here a second time
+            inner.clear()
+            continue
+        seen.add(path)
         if RESULT in names and not _is_stage(path):
             yield path
         inner.sort()

@@ -43,6 +43,14 @@ def test_a_run_given_twice_counts_once(tmp_path: Path) -> None:
     assert names(tmp_path, tmp_path / "a", tmp_path / "link", tmp_path / "a/one") == ["one"]
 
 
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+    run_in(tmp_path / "disk/one")
+    (tmp_path / "work_dirs").mkdir()
+    (tmp_path / "work_dirs/link").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/one/up").symlink_to(tmp_path / "work_dirs")
+    assert names(tmp_path / "work_dirs") == ["one"]
+
+
 def test_stages_are_no_runs_and_lend_their_metrics(tmp_path: Path) -> None:
     """STAC: its result.json counts; curves are those of the last stage that trained."""
     stage_list = [{"name": f"stage_{n}"} for n in ("1_teacher", "2_labels", "3_student")]

@@ -84,19 +84,22 @@ def style_of(place: int) -> str:
 
 def quality_curves(table: Table) -> tuple[list[str], list[tuple[str, str]]]:
     """A figure for each measure of pseudo labels; and label and style of the rows in them."""
-    figures, rows = [], {}
+    shown = [line for line in table.lines if any(_has_quality(run) for run in line.row.runs)]
+    figures = []
     for key, (name, factor, digits) in QUALITY.items():
         series = []
-        for place, line in enumerate(table.lines):
+        for place, line in enumerate(shown):
             mean = average([points(run, "pseudo_labels", key, factor) for run in line.row.runs])
             if mean:
                 series.append(Series(line.row.label, tuple(mean), style_of(place)))
-                rows[place] = (line.row.label, style_of(place))
         if series:
             values = [y for each in series for _, y in each.points]
             last = "; ".join(f"{each.name} ends at {each.points[-1][1]:.{digits}f}" for each in series)
-            chart = line_chart(
-                series, f"{name} against iterations: {last}", (min(values), max(values)), digits
-            )
+            about = f"{name} against iterations: {last}"
+            chart = line_chart(series, about, (min(values), max(values)), digits)
             figures.append(f"<figure><figcaption><b>{name}</b></figcaption>{chart}</figure>")
-    return figures, [rows[place] for place in sorted(rows)]
+    return figures, [(line.row.label, style_of(place)) for place, line in enumerate(shown)]
+
+
+def _has_quality(run: Run) -> bool:
+    return any(points(run, "pseudo_labels", key, 1.0) for key in QUALITY)

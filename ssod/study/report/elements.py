@@ -42,6 +42,7 @@ def table(identity: str, caption: str, head: str, body: Sequence[str], kind: str
     """A sortable table in a box of its own, which scrolls where the page is narrow."""
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{identity}-caption">'
-        f'<table class="sortable {kind}" id="{identity}"><caption id="{identity}-caption">{caption}</caption>'
+        f'<table class="sortable {kind}" id="{identity}">'
+        f'<caption id="{identity}-caption"><span>{caption}</span></caption>'
         f"<thead>{head}</thead><tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table></div>"
     )

@@ -6,7 +6,7 @@ from string import Template
 from typing import Any
 
 import ssod
-from ssod.study.report import cells, page_tables
+from ssod.study.report import page_tables
 from ssod.study.report.curves import learning_curves, quality_curves
 from ssod.study.report.elements import data, text
 from ssod.study.report.literal import show
@@ -74,7 +74,6 @@ def _section(table: Table, report: Report, place: int, shown: Sequence[Picture])
         f'<h2 id="title-{place}">{text(table.section.title)}</h2>',
         f'<p class="facts">{text(" · ".join(facts))}</p>',
         page_tables.results(table, report.metrics, place),
-        f'<p class="note">{text(cells.explanation(report.metrics))}</p>',
         f'<ul class="notes">{notes}</ul>' if notes else "",
         page_tables.published(table, place),
         _curves(table),
@@ -123,7 +122,8 @@ def _pictures(shown: Sequence[Picture]) -> str:
         return ""
     figures = "".join(
         f'<figure><button type="button" class="zoom"><img src="{each.uri}" width="{each.width}" '
-        f'height="{each.height}" loading="lazy" alt="{text(each.label)}: {text(each.detail)}"></button>'
+        f'height="{each.height}"{_shape(each)} loading="lazy" '
+        f'alt="{text(each.label)}: {text(each.detail)}"></button>'
         f"<figcaption><b>{text(each.label)}</b> <span>{text(each.detail)}</span></figcaption></figure>"
         for each in shown
     )
@@ -133,6 +133,11 @@ def _pictures(shown: Sequence[Picture]) -> str:
         "teacher, right the strong view with what the student learns from.</p>"
         f'<div class="pictures">{figures}</div>'
     )
+
+
+def _shape(picture: Picture) -> str:
+    """A class for what is shown whole; tall pictures are cut below until they are enlarged."""
+    return ' class="wide"' if picture.width > picture.height else ""
 
 
 def _apart(report: Report) -> str:

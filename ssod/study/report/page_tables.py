@@ -25,7 +25,10 @@ def results(found: Table, metrics: Sequence[str], place: int) -> str:
         columns.append(column("Δ AP of each pair", len(columns), "plot", gain_axis(ends)))
     head = f'<tr class="groups"><td colspan="2"></td>{groups}{gains}</tr><tr>{"".join(columns)}</tr>'
     body = [_row(line, found.networks, metrics, ends) for line in found.lines]
-    caption = "AP in per cent, mean ± standard deviation of n runs; Δ to the supervised twin, 95 % interval"
+    caption = (
+        "AP in per cent: mean ± sample standard deviation of n runs. "
+        "Δ: gain over the supervised twin, with its 95 % interval"
+    )
     return table(f"results-{place}", caption, head, body, "results")
 
 
@@ -46,7 +49,7 @@ def _ends(found: Table) -> tuple[float, float] | None:
 def _row(
     line: Line, networks: Sequence[str], metrics: Sequence[str], ends: tuple[float, float] | None
 ) -> str:
-    about = f"{cells.iterations(line)} iterations of {cells.batch(line)} images"
+    about = f"{cells.iterations(line)} × ({cells.batch(line)}) images"
     parts = [row_header(f'{text(line.row.label)}<span class="about">{about}</span>', line.row.label)]
     parts.append(cell(str(len(line.row.runs)), len(line.row.runs)))
     for network in networks:
@@ -160,4 +163,4 @@ def apart(report: Report) -> str:
             + cell(f"{run.result['iterations']:,}", run.result["iterations"])
             + cell(text(error), error, "text error")
         )
-    return table("apart-table", "Runs without an end, in no table above", f"<tr>{head}</tr>", body)
+    return table("apart-table", "In no table above", f"<tr>{head}</tr>", body)

@@ -110,7 +110,7 @@ def make_report(folders: Sequence[str | Path], title: str | None = None, sizes: 
 
 def _title(folders: Sequence[str | Path]) -> str:
     """The folder's name; of several, all names."""
-    return ", ".join(dict.fromkeys(Path(folder).resolve().name for folder in folders))
+    return ", ".join(dict.fromkeys(Path(folder).resolve().name for folder in folders)) or "Runs"
 
 
 def _line(row: Row, twins: Twins) -> Line:
