@@ -31,7 +31,13 @@ def interval(gain: Gain) -> str:
     """Such as "[+1.8, +7.8]", or in words that there is none."""
     if gain.low is None or gain.high is None:
         return NO_INTERVAL
-    return f"[{signed(gain.low)}, {signed(gain.high)}]"
+    return f"[{_end(gain.low)}, {_end(gain.high)}]"
+
+
+def _end(value: float) -> str:
+    """An interval's end; with two decimals next to zero, on one side of which it is."""
+    text = signed(value)
+    return text if text != "0.0" or not value else f"{'+' if value > 0 else MINUS}{abs(value):.2f}"
 
 
 def gain_text(gain: Gain | None, line: Line) -> str:

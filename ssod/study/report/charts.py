@@ -115,8 +115,9 @@ def gain_strip(
 def gain_axis(ends: tuple[float, float]) -> str:
     """The scale above the strips: its ends and zero."""
     parts = []
+    room = 24  # px that the number of an end and a zero beside it need
     for value, anchor in ((ends[0], "start"), (0.0, "middle"), (ends[1], "end")):
-        if value or anchor == "middle":
+        if anchor == "middle" or abs(float(_along(value, ends)) - float(_along(0, ends))) > room:
             sign = "+" if value > 0 else "−" if value < 0 else ""
             parts.append(
                 f'<text class="tick" x="{_along(value, ends)}" y="10" text-anchor="{anchor}">'

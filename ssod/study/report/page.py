@@ -122,7 +122,7 @@ def _pictures(shown: Sequence[Picture]) -> str:
         return ""
     figures = "".join(
         f'<figure><button type="button" class="zoom"><img src="{each.uri}" width="{each.width}" '
-        f'height="{each.height}"{_shape(each)} loading="lazy" '
+        f'height="{each.height}"{_shape(each)} decoding="async" '
         f'alt="{text(each.label)}: {text(each.detail)}"></button>'
         f"<figcaption><b>{text(each.label)}</b> <span>{text(each.detail)}</span></figcaption></figure>"
         for each in shown

@@ -29,7 +29,7 @@ def results(found: Table, metrics: Sequence[str], place: int) -> str:
         "AP in per cent: mean ± sample standard deviation of n runs. "
         "Δ: gain over the supervised twin, with its 95 % interval"
     )
-    return table(f"results-{place}", caption, head, body, "results")
+    return table(f"results-{place}", caption, head, body, "wide" if len(found.networks) > 1 else "")
 
 
 def _ends(found: Table) -> tuple[float, float] | None:
@@ -42,7 +42,7 @@ def _ends(found: Table) -> tuple[float, float] | None:
             values += [each for each in (gain.low, gain.high) if each is not None]
     if len(values) == 1:
         return None
-    marks = ticks(min(values), max(values), 4)
+    marks = ticks(min(values), max(values), 8)
     return marks[0], marks[-1]
 
 

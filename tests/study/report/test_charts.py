@@ -80,6 +80,7 @@ def test_one_pair_has_no_bar() -> None:
 def test_the_scale_names_its_ends_and_zero_once() -> None:
     assert re.findall(">([^<>]+)</text>", gain_axis((-5, 10))) == ["−5", "0", "+10"]
     assert re.findall(">([^<>]+)</text>", gain_axis((0, 10))) == ["0", "+10"]
+    assert re.findall(">([^<>]+)</text>", gain_axis((-1, 10))) == ["0", "+10"]  # −1 would touch the zero
 
 
 def test_a_mean_is_taken_where_all_runs_were_tested() -> None:
