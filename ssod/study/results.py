@@ -1,6 +1,5 @@
 """One record per run, from the folders that runs leave: result.json, run.json, config.py, metrics.jsonl."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssod.errors import UserError
-from ssod.study.report import literal
+from ssod.study.report import literal, reading
 
 # The names of ssod/engine/result.py, which needs torch to be imported; a test holds them together.
 RESULT = "result.json"
@@ -93,7 +92,7 @@ class Run:
 
     def value(self, network: str, metric: str) -> float | None:
         """A metric in per cent; None where there is none, or no box of that size (-1 in COCO's)."""
-        found = (self.result["metrics"].get(network) or {}).get(METRIC_KEYS[metric])
+        found = self.result["metrics"].get(network, {}).get(METRIC_KEYS[metric])
         return None if found is None or found < 0 else 100.0 * found
 
     @cached_property
@@ -115,28 +114,14 @@ class Run:
     @cached_property
     def training_folder(self) -> Path:
         """Where metrics.jsonl and pictures lie: the last stage's folder of a training in stages."""
-        names = [str(each.get("name")) for each in self.result.get("stages") or ()]
+        names = [each["name"] for each in self.result.get("stages") or ()]
         places = [self.folder, *(self.folder / name for name in reversed(names))]
         return next((each for each in places if (each / METRICS).is_file()), self.folder)
 
     @cached_property
     def records(self) -> list[Record]:
         """The lines of metrics.jsonl; a half-written one is left out."""
-        return list(_lines(self.training_folder / METRICS))
-
-
-def _lines(path: Path) -> Iterator[Record]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
-        return
-    for line in text.splitlines():
-        try:
-            content = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(content, dict) and isinstance(content.get("iteration"), (int, float)):
-            yield content
+        return list(reading.read_lines(self.training_folder / METRICS))
 
 
 def find_runs(folders: Sequence[str | Path]) -> list[Run]:
@@ -185,38 +170,13 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _read_run(folder: Path, name: str) -> Run:
-    result = _read_json(folder / RESULT)
-    place = _read_json(folder / AXES) if (folder / AXES).is_file() else {}
+    result = reading.read_json(folder / RESULT)
     if result.get("schema") != SCHEMA:
         raise UserError(
             f"{folder / RESULT} has schema {result.get('schema')!r}, this version reads {SCHEMA}: leave the "
             "run out, or use the version that wrote it"
         )
-    kinds = {"status": str, "method": str, "iterations": int, "split": dict, "test": dict, "metrics": dict}
-    for key, kind in {**kinds, "batch": dict, "seed": (int, type(None))}.items():
-        if not isinstance(result.get(key), kind):  # type: ignore[arg-type]
-            raise _broken(folder / RESULT, f"{key} is {result.get(key)!r}" if key in result else f"no {key}")
-    numbers = [each for values in result["metrics"].values() for each in _items(values)]
-    if not all(isinstance(each, (int, float, type(None))) for each in numbers):
-        raise _broken(folder / RESULT, "metrics holds what is no number")
-    if not isinstance(place.get("axes") or {}, dict):
-        raise _broken(folder / AXES, "axes is no object")
+    reading.check(folder / RESULT, result, reading.RESULT)
+    place = reading.read_json(folder / AXES) if (folder / AXES).is_file() else {}
+    reading.check(folder / AXES, place, reading.PLACE)
     return Run(folder, name, result, place)
-
-
-def _items(values: Any) -> list[Any]:
-    return list(values.values()) if isinstance(values, dict) else ["no object"]
-
-
-def _read_json(path: Path) -> Record:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _broken(path, " ".join(str(error).split())) from None
-    if not isinstance(content, dict):
-        raise _broken(path, "no object")
-    return content
-
-
-def _broken(path: Path, reason: str) -> UserError:
-    return UserError(f"{path} is broken ({reason}): remove it, or leave its run out")

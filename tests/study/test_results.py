@@ -98,10 +98,15 @@ BROKEN: list[tuple[str, str, str]] = [
     ("result.json", '{"schema": 2}', "has schema 2, this version reads 1"),
     ("result.json", json.dumps({**result("FixMatch", 0, AP), "metrics": None}), "metrics is None"),
     ("result.json", json.dumps({"schema": 1, "status": "done"}), "no method"),
-    ("result.json", json.dumps(result("FixMatch", 0, AP, metrics__teacher={"bbox_mAP": "x"})), "no number"),
-    ("result.json", json.dumps(result("FixMatch", 0, AP, metrics__teacher=3)), "no number"),
+    (
+        "result.json",
+        json.dumps(result("FixMatch", 0, AP, metrics__teacher={"bbox_mAP": "x"})),
+        "metrics is {'teacher'",
+    ),
+    ("result.json", json.dumps(result("FixMatch", 0, AP, metrics__teacher=3)), "metrics is {'teacher': 3"),
+    ("result.json", json.dumps(result("FixMatch", 0, AP, split__percent="10")), "split.percent is '10'"),
     ("run.json", "{", "Expecting property name"),
-    ("run.json", '{"axes": [1]}', "axes is no object"),
+    ("run.json", '{"axes": [1]}', "axes is [1]"),
 ]
 
 

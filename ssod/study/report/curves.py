@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from ssod.study.report.charts import Point, Series, line_chart
+from ssod.study.report.reading import is_number
 from ssod.study.report.tables import Line, Table
 from ssod.study.results import METRIC_KEYS, Run
 
@@ -22,7 +23,7 @@ def points(run: Run, kind: str, key: str, factor: float) -> list[Point]:
     return [
         (each["iteration"], factor * each[key])
         for each in run.records
-        if each.get("kind") == kind and isinstance(each.get(key), (int, float)) and each[key] >= 0
+        if each.get("kind") == kind and is_number(each.get(key)) and each[key] >= 0
     ]
 
 

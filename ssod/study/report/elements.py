@@ -12,7 +12,7 @@ def text(value: object) -> str:
 
 
 def data(content: Any) -> str:
-    """The content as JSON for a <script type="application/json">, which no string in it can end."""
+    """The content as JSON for a script element of type application/json, which no string in it can end."""
     plain = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         plain = plain.replace(sign, f"\\u{ord(sign):04x}")

@@ -48,7 +48,7 @@ def section_of(run: Run) -> Section:
     percent = split.get("percent")
     root = labeled.get("data_root")
     return Section(
-        dataset=PurePath(root).name if root else None,
+        dataset=PurePath(str(root)).name if root else None,
         labeled_file=_DRAW.sub("", _stem(labeled)) or None,
         tested_file=_stem(_part(config, "val_dataloader", "dataset")) or None,
         protocol=str(split.get("protocol")),

@@ -11,7 +11,7 @@ FORMATS = ("md", "tex", "csv", "html")
 
 
 def write_report(report: Report, out: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """The files written below `out`, made if need be: report.<format>, and runs.csv beside report.csv.
+    """The files written below `out`, made if need be: `report.html` and so on, and `runs.csv`.
 
     Raises UserError for an unknown format and a folder that can't be written.
     """
@@ -24,7 +24,7 @@ def write_report(report: Report, out: str | Path, formats: Sequence[str] = FORMA
         folder.mkdir(parents=True, exist_ok=True)
         for name, make in texts.items():
             with replacing(folder / name) as partial:
-                partial.write_text(make(report), encoding="utf-8")
+                partial.write_text(make(report), encoding="utf-8", errors="backslashreplace")
             written.append(folder / name)
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
