@@ -40,6 +40,16 @@ def test_pairs_share_images_seed_and_iterations(tmp_path: Path) -> None:
     assert gains(report, metric="AP50") == {"FixMatch": (pytest.approx(6), pytest.approx(8))}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"iterations": 3600}, {"seed": 1}, {"split__ids_sha256": digest("other")}, {"split__num_labeled": 60}],
+)
+def test_what_differs_in_one_of_these_is_no_twin(tmp_path: Path, change: dict[str, Any]) -> None:
+    write(tmp_path / "near", "supervised", 40, **change)
+    write(tmp_path / "fix", "FixMatch", 43)
+    assert gains(make_report([tmp_path])) == {}
+
+
 def test_runs_without_a_twin_are_told(tmp_path: Path) -> None:
     write(tmp_path / "twin0", "supervised", 40, seed=0)
     for seed in (0, 1):
