@@ -43,10 +43,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     report = make_report(arguments.folders, arguments.title, arguments.sizes)
     written = write_report(report, arguments.out, arguments.formats)
-    print(f"{len(report.runs)} runs in {len(report.tables)} tables", end="")
-    print(f", {len(report.apart)} not done and listed apart" if report.apart else "")
+    apart = f", {len(report.apart)} not done and listed apart" if report.apart else ""
+    print(f"{_count(len(report.runs), 'run')} in {_count(len(report.tables), 'table')}{apart}")
     print("files: " + ", ".join(map(str, written)))
     return 0
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from ssod.study.report.reading import is_number
 from ssod.study.report.tables import Line, Table
 from ssod.study.results import METRIC_KEYS, Run
 
+LINES = (("teacher", "teacher"), ("student", "student"), ("supervised twin", "twin"))  # name and style
 COLOURS = 8  # of the page's style, as in ssod/engine/curves.py; then dashes tell rows apart
 # Of a `pseudo_labels` line in metrics.jsonl: {key: (what it is called, its factor, digits)}.
 QUALITY = {
@@ -47,8 +48,8 @@ def _ap(run: Run, network: str) -> list[Point]:
     return points(run, "val", f"{network}/{METRIC_KEYS['AP']}", 100.0)
 
 
-def learning_curves(table: Table) -> list[str]:
-    """A figure for each row with curves: AP of teacher and student, and of the supervised twins."""
+def learning_curves(table: Table) -> tuple[list[str], list[tuple[str, str]]]:
+    """A figure for each row: AP of teacher, student and twins; and name and style of the lines in them."""
     panels: list[tuple[Line, list[Series]]] = []
     for line in table.lines:
         series = []
@@ -62,7 +63,9 @@ def learning_curves(table: Table) -> list[str]:
         if any(each.style != "twin" for each in series):
             panels.append((line, series))
     every = [y for _, series in panels for each in series for _, y in each.points]
-    return [_figure(line, series, (min(0.0, *every), max(every))) for line, series in panels]
+    figures = [_figure(line, series, (min(0.0, *every), max(every))) for line, series in panels]
+    used = {each.style for _, series in panels for each in series}
+    return figures, [(name, style) for name, style in LINES if style in used]
 
 
 def _figure(line: Line, series: Sequence[Series], y_range: tuple[float, float]) -> str:

@@ -85,10 +85,9 @@ def _section(table: Table, report: Report, place: int, shown: Sequence[Picture])
 
 
 def _curves(table: Table) -> str:
-    figures = learning_curves(table)
+    figures, names = learning_curves(table)
     if not figures:
         return ""
-    names = [("teacher", "teacher"), ("student", "student"), ("supervised twin", "twin")]
     return (
         f"<h3>Learning curves</h3>{_legend(names)}"
         '<p class="note">AP in per cent against iterations, of the validation during training. '

@@ -153,7 +153,11 @@ def test_quality_is_shown_only_where_it_was_measured(tmp_path: Path) -> None:
         record = result("FixMatch", 0, {"teacher": [40, 60, 40]})
         write_run(tmp_path / name / "run", record, records=lines[:count])
     without, having = (write(make_report([tmp_path / name])) for name in ("without", "with"))
-    assert "Learning curves" in without and "Pseudo labels over time" not in without
+    assert (
+        "Learning curves" in without
+        and "supervised twin</li>" not in without
+        and "Pseudo labels over time" not in without
+    )
     assert "precision at IoU 0.5" in having and "recall at IoU 0.5" not in having
 
 
