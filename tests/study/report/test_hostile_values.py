@@ -12,7 +12,7 @@ from reference.report_runs import learning, picture, result, write_run
 
 from ssod.errors import UserError
 from ssod.study.report.tables import make_report
-from ssod.study.report.write import write_report
+from ssod.study.report.write import FORMATS, write_report
 
 VALUES: tuple[Any, ...] = (None, "x", [{}], {"x": []}, -3, 0.5, True, 10**400)
 STAGES = [{"name": "stage_1_teacher", "iterations": 5, "status": "done", "seconds": 2.0}]
@@ -46,10 +46,10 @@ def changed(content: Any, path: tuple[Any, ...], value: Any) -> Any:
     return copy
 
 
-def report(folder: Path) -> None:
-    """Writes every format; a UserError must be one line."""
+def report(folder: Path, *formats: str) -> None:
+    """Writes the formats, by default every one; a UserError must be one line."""
     try:
-        write_report(make_report([folder / "runs"]), folder / "out")
+        write_report(make_report([folder / "runs"]), folder / "out", formats or FORMATS)
     except UserError as error:
         assert "\n" not in str(error) and "run" in str(error)
 
@@ -86,11 +86,11 @@ def test_of_run_json(runs: Path) -> None:
 
 def test_of_metrics_jsonl(runs: Path) -> None:
     file = runs / "runs/run/metrics.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()[-4:]]
+    lines = [json.loads(line) for line in file.read_text().splitlines()[-3:]]
     for path in places(lines):
         for value in VALUES:
             file.write_text("".join(json.dumps(each) + "\n" for each in changed(lines, path, value)))
-            report(runs)
+            report(runs, "html")  # the others don't read it
 
 
 @pytest.mark.parametrize("file", ["result.json", "run.json", "metrics.jsonl", "config.py"])
