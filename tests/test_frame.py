@@ -83,7 +83,7 @@ def test_the_makefile_knows(verb: str) -> None:
     "page",
     [
         *("README.md", "Makefile", "mkdocs.yml", "docs/index.md", "docs/papers.md"),
-        *("docs/datasets.md", "docs/detectors.md", "docs/slurm.md"),
+        *("docs/datasets.md", "docs/detectors.md", "docs/report.md", "docs/slurm.md"),
     ],
 )
 def test_every_path_a_page_names_exists(page: str) -> None:
