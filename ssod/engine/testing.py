@@ -71,11 +71,16 @@ def evaluate_checkpoint(
 def load_model(config: Config, checkpoint: str | Path) -> tuple[Any, dict[str, Any]]:
     """The config's model with a checkpoint's weights, on the device, and the checkpoint's content.
 
-    Raises UserError for a file that can't be read or belongs to another model.
+    Pretrained weights, which the checkpoint's take the place of, need not be there. Raises UserError for a
+    file that can't be read or belongs to another model.
     """
     content = checkpoints.load(checkpoint)
+    parts = copy.deepcopy(config.model)  # mmdet writes into what it builds from
+    backbone = (parts.get("detector") or {}).get("backbone") or {}
+    if backbone.get("type") in ("TorchvisionBackbone", "ssod.TorchvisionBackbone"):
+        backbone["weights"] = None
     with mistakes_in_config(), evaluate.prints_to(None):
-        model = MODELS.build(copy.deepcopy(config.model))  # mmdet writes into what it builds from
+        model = MODELS.build(parts)
     checkpoints.check_weights(model, content, str(checkpoint))
     model.load_state_dict(content["state_dict"])
     model.to("cuda" if torch.cuda.is_available() else "cpu")
