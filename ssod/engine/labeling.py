@@ -96,6 +96,7 @@ def label_images(
     stop: StopSignal | None = None,
     title: str = "labeling",
     decimals: int = 2,
+    as_alone: bool = False,
 ) -> Status:
     """Writes the labels of `images` to `out`; "stopped" if a signal came first.
 
@@ -104,7 +105,9 @@ def label_images(
     where an earlier call was stopped or killed, with the same bytes in the end. most_bad: that many images
     that can't be read are named and get no box (and a size of 0 x 0); None: any number but all of them, and
     the file has them under "skipped" instead. stop: the one that listens, where somebody does already.
-    title: what the progress line calls it. decimals: of a box's numbers.
+    title: what the progress line calls it. decimals: of a box's numbers. as_alone: each image
+    is padded as if it were alone in its batch, so that its boxes don't depend on the others (norms and
+    convolutions see padding); those of one padded size still share a pass.
 
     Raises UserError for labels begun with other settings, or begun at all without `resume`, for more images
     that can't be read, and for a detector with other classes.
@@ -122,7 +125,7 @@ def label_images(
     # padding and give the same bytes.
     count = len(dataset)
     batches = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
-    labeler = _Labeler(model, dataset, provenance, [each["id"] for each in categories], decimals)
+    labeler = _Labeler(model, dataset, provenance, [each["id"] for each in categories], decimals, as_alone)
     missing = [number for number in range(len(batches)) if number not in done]
     counter = ImageCounter(title, count, sum(len(batches[n]) for n in done), quiet=not is_main_process())
     stop = stop or StopSignal()
@@ -204,8 +207,10 @@ class _Labeler:
         provenance: Provenance,
         category_ids: Sequence[Any],
         decimals: int,
+        as_alone: bool,
     ) -> None:
         self.decimals = decimals
+        self.as_alone = as_alone
         self.model = evaluate.unwrap(model).eval()
         self.dataset = dataset
         self.network = provenance.network
@@ -226,7 +231,7 @@ class _Labeler:
     def rows(self, indices: Sequence[int], loaded: tuple[Any, list[BadImage | None]]) -> list[Row]:
         """A row for each image of a batch; one with a `fault` for an image that could not be read."""
         batch, faults = loaded
-        found = iter(self._found(batch) if batch is not None else ())
+        found = iter(() if batch is None else self._apart(batch) if self.as_alone else self._found(batch))
         rows = []
         for index, fault in zip(indices, faults, strict=True):
             image = self.dataset.images[index]
@@ -239,6 +244,18 @@ class _Labeler:
             boxes = self._boxes(sample.pred_instances)
             rows.append({**row, "width": width, "height": height, "boxes": boxes})
         return rows
+
+    def _apart(self, batch: Any) -> Any:
+        """The network's detections on a batch, images of each padded size together."""
+        divisor = getattr(self.model.data_preprocessor, "pad_size_divisor", 1)
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for place, image in enumerate(batch["inputs"]):
+            groups.setdefault(tuple(-(-side // divisor) for side in image.shape[-2:]), []).append(place)
+        found: dict[int, Any] = {}
+        for places in groups.values():
+            part = {name: [batch[name][place] for place in places] for name in ("inputs", "data_samples")}
+            found |= dict(zip(places, self._found(part), strict=True))
+        return [found[place] for place in range(len(found))]
 
     def _found(self, batch: Any) -> Any:
         """The network's detections on a batch, in float32."""

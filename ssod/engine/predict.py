@@ -44,9 +44,9 @@ def predict(
 ) -> Status:
     """Writes `predictions.json` and `pictures/` to the folder `out`; "stopped" if a signal came first.
 
-    The network computes as mmdet's own detector does, to the bit. Images that can't be read are named and
-    left out, in the file under "skipped". A picture has its image's name below the source's folder. What an
-    earlier call with the same arguments has finished stays; with `resume` also what it had begun.
+    The network computes as mmdet's own detector does for one image at a time. Images that can't be read are
+    named and left out, in the file under "skipped". A picture has its image's name below the source's folder.
+    What an earlier call with the same arguments has finished stays; with `resume` also what it had begun.
     chosen: the other arguments of `label_command.prepare`. Raises UserError for bad input, or a folder that
     holds anything else.
     """
@@ -87,6 +87,7 @@ def _label(job: Job, file: Path, resume: bool, stop: StopSignal) -> Status:
         stop=stop,
         title="predicting",
         decimals=DECIMALS,
+        as_alone=True,
     )
 
 

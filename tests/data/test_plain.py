@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -23,9 +24,14 @@ def run(steps: Any, path: Path, scope: str) -> Any:
         return Compose(steps)({"img_path": str(path), "img_id": 3})
 
 
+@pytest.mark.parametrize("kind", ["jpg", "png", "grey"])
 @pytest.mark.parametrize("scale", [(320, 240), (1333, 800), None], ids=str)
-def test_the_pixels_are_the_same(data_root: Path, scale: Any) -> None:
+def test_the_pixels_are_the_same(data_root: Path, tmp_path: Path, scale: Any, kind: str) -> None:
     path = sorted((data_root / "bccd/images").iterdir())[0]
+    if kind != "jpg":
+        image = cv2.imread(str(path))
+        path = tmp_path / "image.png"
+        cv2.imwrite(str(path), image if kind == "png" else image[..., 0])
     ours = [step for step in pipelines.test(scale) if step["type"] != "LoadAnnotations"]
     steps, notes = plain_pipeline(ours)
     assert notes == []

@@ -109,6 +109,18 @@ def test_boxes_are_to_the_bit_those_of_mmdets_own_detector(place: Path, whole: P
     assert count > 10, "the test needs boxes"
 
 
+def test_boxes_do_not_depend_on_the_batch(place: Path, whole: Path, tmp_path: Path) -> None:
+    """Images of several sizes; padded to the largest of their batch, some would get other boxes."""
+    assert run(place, tmp_path / "four", "--batch-size", "4", "--no-pictures") == 0
+    assert len({(each["width"], each["height"]) for each in content(whole)["images"][:4]}) > 1
+    for one, other in zip(
+        content(whole)["annotations"], content(tmp_path / "four")["annotations"], strict=True
+    ):
+        assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-4)
+        assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+        assert (one["image_id"], one["category_id"]) == (other["image_id"], other["category_id"])
+
+
 def test_each_image_has_a_picture_under_its_own_name(place: Path, whole: Path) -> None:
     """Folders stay; 0.png, 0.jpg and more/0.png don't overwrite each other, nor anything else an image."""
     drawn = pictures(whole)
