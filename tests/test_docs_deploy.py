@@ -1,4 +1,4 @@
-"""docs/deploy.md: its commands run as they stand, files and options are there, defaults are the tools' own."""
+"""docs/deploy.md: commands run as they stand, files and options are there, defaults are the tools' own."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from ssod.engine import checkpoints, evaluate, result
 from ssod.engine.config import check_names, merge_options, read_config
+from ssod.engine.loading import choose_workers
 from ssod.engine.mistakes import mistakes_in_config
 from ssod.engine.runner import warnings_to_log
 from ssod.errors import UserError
@@ -39,6 +40,7 @@ def evaluate_checkpoint(
         config = read_config(config_path)
         check_names(config, config_path)
         merge_options(config, options or {})
+        choose_workers(config)
         loader, metric = _parts(config, config_path, split)
         silence()
         model, content = load_model(config, checkpoint)
