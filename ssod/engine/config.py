@@ -16,7 +16,7 @@ from ssod.errors import UserError
 # What mmengine's Runner or a part of ours reads. Any other name must be a helper variable.
 KNOWN_NAMES = frozenset(
     (
-        *("model", "load_from", "stages", "data_policy", "written_for"),
+        *("model", "load_from", "stages", "data_policy", "written_for", "hidden_truth"),
         *("train_dataloader", "val_dataloader", "test_dataloader"),
         *("train_cfg", "val_cfg", "val_evaluator", "test_evaluator"),
         *("optim_wrapper", "param_scheduler", "auto_scale_lr"),
@@ -43,6 +43,7 @@ DEFAULT_HOOKS: dict[str, dict[str, Any] | None] = {
     "scalars": {"type": "ScalarLog"},
     "checkpoint": {"type": "Checkpoints"},
     "pictures": {"type": "PseudoLabelPictures"},
+    "telemetry": {"type": "PseudoLabelTelemetry"},
 }
 TRAINING_NEEDS = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
 VALIDATION_NEEDS = ("val_dataloader", "val_evaluator")

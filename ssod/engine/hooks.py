@@ -12,6 +12,7 @@ from torch import Tensor
 # Registered by being imported: the registry names this module and `loops` only.
 from ssod.engine import checkpoints, finite_guard, optim, pictures  # noqa: F401
 from ssod.engine.evaluate import unwrap
+from ssod.engine.telemetry import hook as telemetry_hook  # noqa: F401
 from ssod.registry import HOOKS
 
 

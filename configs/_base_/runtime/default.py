@@ -15,4 +15,5 @@ default_hooks = dict(
     scalars=dict(type="ScalarLog", interval=50),
     checkpoint=dict(type="Checkpoints", interval=500),
     pictures=dict(type="PseudoLabelPictures", num_images=4),
+    telemetry=dict(type="PseudoLabelTelemetry", num_images=64),
 )
