@@ -1,5 +1,6 @@
 """Reading, checking and completing a config: a mistake is one line before anything is built."""
 
+import copy
 import traceback
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -45,6 +46,7 @@ DEFAULT_HOOKS: dict[str, dict[str, Any] | None] = {
     "pictures": {"type": "PseudoLabelPictures"},
     "telemetry": {"type": "PseudoLabelTelemetry"},
 }
+DEFAULT_VISUALIZER: dict[str, Any] = {"type": "Visualizer", "vis_backends": [{"type": "TensorBoard"}]}
 TRAINING_NEEDS = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
 VALIDATION_NEEDS = ("val_dataloader", "val_evaluator")
 
@@ -183,6 +185,8 @@ def complete(config: Config, path: str | Path) -> Config:
             config.val_cfg = {}
         config.val_cfg.setdefault("type", "SemiValLoop")
     config.default_hooks = {**DEFAULT_HOOKS, **(config.get("default_hooks") or {})}
+    if "visualizer" not in config:  # None is a choice: no event files
+        config.visualizer = copy.deepcopy(DEFAULT_VISUALIZER)
     config.randomness = {"seed": DEFAULT_SEED, **(config.get("randomness") or {})}
     config.data_policy = DataPolicy.of(config).as_config()
     choose_workers(config)

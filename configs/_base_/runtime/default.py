@@ -4,6 +4,8 @@ default_scope = "ssod"
 randomness = dict(seed=0)
 # Seconds without progress after which a run of several processes ends, naming the one that holds it up.
 env_cfg = dict(cudnn_benchmark=False, dist_cfg=dict(timeout=1800))
+# Scalars for `tensorboard --logdir`; mmengine's other backends go beside it or in its place, None keeps none.
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="TensorBoard")])
 default_hooks = dict(
     runtime_info=dict(type="RuntimeInfo"),
     timer=None,

@@ -148,7 +148,8 @@ def curve(matches: Matches) -> Curve:
     """Precision and recall against the score bound, at each score there is."""
     order = np.argsort(-matches.scores, kind="stable")
     hits, counted = np.cumsum(matches.hit[order]), np.cumsum(matches.counted[order])
-    last = np.append(np.diff(matches.scores[order]) != 0, [True] * bool(len(order)))  # of equal scores
+    last = np.ones(len(order), dtype=np.bool_)  # of equal scores
+    last[:-1] = np.diff(matches.scores[order]) != 0
     scores, hits, counted = matches.scores[order][last], hits[last], counted[last]
     precision = np.divide(hits, counted, out=np.full(len(hits), np.nan), where=counted > 0)
     truth = matches.truth.sum()

@@ -14,6 +14,7 @@ from ssod.engine.curves import COLOURS
 from ssod.engine.writing import replacing
 
 BINS = 8  # of IoU or spread, whose medians make the line through the points
+MOST = 23  # classes that have a panel of their own
 
 
 def draw_calibration(calibration: dict[str, Any], path: Path) -> None:
@@ -74,7 +75,7 @@ def draw_spread(spread: dict[str, Any], path: Path) -> None:
     right.set_xlabel("jitter spread, relative to the box")
     if spread["bound"] is not None:
         right.axvline(spread["bound"], color=COLOURS[1], linestyle="--", label=f"bound {spread['bound']:g}")
-        right.legend(fontsize=8, frameon=False)
+        right.legend(fontsize=8, frameon=False, loc="lower left")
     # A few wild boxes would squeeze all others to the axis.
     finite = points["spread"][np.isfinite(points["spread"])]
     if len(finite):
@@ -89,7 +90,10 @@ def _scatter(axes: Axes, values: Any, iou: Any, correlation: float | None, name:
     order = np.argsort(values)
     groups = [each for each in np.array_split(order, min(BINS, max(len(order) // 5, 1))) if len(each)]
     middles = [float(np.median(values[each])) for each in groups]
-    axes.plot(middles, [float(np.median(iou[each])) for each in groups], "o-", color="black", markersize=4)
+    medians = [float(np.median(iou[each])) for each in groups]
+    label = "median of equally many boxes"
+    axes.plot(middles, medians, "o-", color="black", markersize=4, label=label)
+    axes.legend(fontsize=8, frameon=False, loc="lower left")
     said = "" if correlation is None else f", rank correlation {correlation:.2f}"
     axes.set_title(f"IoU with truth by {name}{said}", loc="left", fontsize=10)
     axes.set_xlabel(name)
@@ -110,3 +114,31 @@ def _write(figure: Figure, panels: list[Axes], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120, format="png")
+
+
+def draw_thresholds(advice: dict[str, Any], path: Path) -> None:
+    """Writes precision and recall against the score bound: a panel for all, and one for each class.
+
+    advice: as in thresholds.json. Of many classes, the `MOST` with the most boxes.
+    """
+    classes = sorted(advice["classes"].items(), key=lambda item: -item[1]["truth"])[:MOST]
+    panels = [("all classes", advice["all"]), *classes]
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = _figure(3.1 * columns, 2.5 * rows + 0.3)
+    grid = list(np.asarray(figure.subplots(rows, columns, squeeze=False, sharey=True)).flat)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (name, one) in zip(grid, panels, strict=False):
+        points = np.array([[np.nan if v is None else v for v in row] for row in one["curve"]], dtype=float)
+        axes.plot(points[:, 0], points[:, 1], color=COLOURS[0], label="precision")
+        axes.plot(points[:, 0], points[:, 2], color=COLOURS[1], linestyle="--", label="recall")
+        axes.axhline(advice["min_precision"], color="#999999", linewidth=0.8, linestyle=":")
+        if one["min_score"] is not None:
+            axes.axvline(one["min_score"], color="black", linewidth=1, label=f"bound {one['min_score']:.2f}")
+        axes.set_title(f"{name} ({one['truth']})", loc="left", fontsize=9)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+        axes.legend(fontsize=7, frameon=False, loc="lower left")
+    figure.supxlabel("score bound", fontsize=9)
+    _write(figure, grid[: len(panels)], path)

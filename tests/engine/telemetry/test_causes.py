@@ -129,7 +129,7 @@ class Sample:
 def measured(model: Any) -> Measurement:
     from ssod.engine.telemetry.measure import measure
 
-    model.data_preprocessor = lambda batch, training: {"inputs": batch["batch"]}
+    model.data_preprocessor.forward = lambda batch, training: {"inputs": batch["batch"]}
     found = measure(model, Sample().batches(), None, 8)
     assert found is not None
     return found
