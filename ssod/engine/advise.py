@@ -107,8 +107,8 @@ def suggest(matches: Matches, min_precision: float) -> Advice:
     """The suggested bound with its precision and recall, None where none keeps the rule; and a curve.
 
     min_score lies between the lowest score that is let in and the next one below, so that "above" and "from
-    ... on" mean the same · best_precision: the highest there is, over bounds that let anything in · curve:
-    bound, precision and recall at each of `GRID`.
+    ... on" mean the same · above: how many boxes it lets in, few are little evidence · best_precision: the
+    highest there is, over bounds that let anything in · curve: bound, precision and recall at each of `GRID`.
     """
     line = curve(matches)
     kept = np.flatnonzero(line.precision >= min_precision)
@@ -121,6 +121,7 @@ def suggest(matches: Matches, min_precision: float) -> Advice:
         "min_score": None if chosen is None else (float(line.scores[chosen]) + below) / 2,
         "precision": None if chosen is None else float(line.precision[chosen]),
         "recall": None if chosen is None else float(line.recall[chosen]),
+        "above": None if chosen is None else int((matches.scores >= line.scores[chosen]).sum()),
         "best_precision": float(known.max()) if len(known) else None,
         "curve": [[bound, *_above(matches, bound)] for bound in GRID],
     }
@@ -139,10 +140,11 @@ def _above(matches: Matches, bound: float) -> tuple[float, float]:
 def show(advice: Advice, console: Console) -> None:
     """Prints the table, the rule below it."""
     table = Table(title=f"{advice['which']}, {advice['num_images']} labeled images")
-    for name in ("class", "truth", "min_score", "precision", "recall", "best precision"):
+    for name in ("class", "truth", "min_score", "boxes above", "precision", "recall", "best precision"):
         table.add_column(name, justify="left" if name == "class" else "right")
     for name, one in [*advice["classes"].items(), (ALL, advice["all"])]:
-        cells = [one["min_score"], one["precision"], one["recall"], one["best_precision"]]
-        table.add_row(name, str(one["truth"]), *("-" if v is None else f"{v:.3f}" for v in cells))
+        cells = [one[key] for key in ("min_score", "above", "precision", "recall", "best_precision")]
+        shown = ("-" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in cells)
+        table.add_row(name, str(one["truth"]), *shown)
     console.print(table)
     console.print(f"{advice['rule']} = {advice['min_precision']:g}; - where no bound does", markup=False)

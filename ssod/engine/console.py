@@ -110,7 +110,7 @@ class Reporter(Hook):  # type: ignore[misc]
 
     def after_pseudo_labels(self, runner: Any, iteration: int, values: dict[str, float]) -> None:
         """Prints how good the pseudo labels are where their truth is known."""
-        names = {"precision_50": "precision", "recall_50": "recall", "mean_iou": "IoU"}
+        names = {"precision_50": "precision", "recall_50": "recall"}
         found = {name: values[key] for key, name in names.items() if math.isfinite(values[key])}
         if found:
             said = "  ".join(f"{name} {100 * value:.0f} %" for name, value in found.items())

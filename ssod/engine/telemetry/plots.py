@@ -135,10 +135,12 @@ def draw_thresholds(advice: dict[str, Any], path: Path) -> None:
         axes.plot(points[:, 0], points[:, 2], color=COLOURS[1], linestyle="--", label="recall")
         axes.axhline(advice["min_precision"], color="#999999", linewidth=0.8, linestyle=":")
         if one["min_score"] is not None:
-            axes.axvline(one["min_score"], color="black", linewidth=1, label=f"bound {one['min_score']:.2f}")
-        axes.set_title(f"{name} ({one['truth']})", loc="left", fontsize=9)
+            axes.axvline(one["min_score"], color="black", linewidth=1)
+        bound = "no bound" if one["min_score"] is None else f"bound {one['min_score']:.2f}"
+        axes.set_title(f"{name} ({one['truth']} boxes): {bound}", loc="left", fontsize=9)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
-        axes.legend(fontsize=7, frameon=False, loc="lower left")
+    lines = grid[0].get_lines()[:2]
+    figure.legend(handles=lines, loc="outside upper center", ncols=2, fontsize=9, frameon=False)
     figure.supxlabel("score bound", fontsize=9)
     _write(figure, grid[: len(panels)], path)
