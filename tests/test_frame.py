@@ -81,7 +81,17 @@ def test_the_makefile_knows(verb: str) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "Makefile", "docs/papers.md", "docs/datasets.md", "docs/detectors.md", "docs/slurm.md"],
+    [
+        *(
+            "README.md",
+            "Makefile",
+            "docs/papers.md",
+            "docs/datasets.md",
+            "docs/detectors.md",
+            "docs/slurm.md",
+        ),
+        "docs/telemetry.md",
+    ],
 )
 def test_every_path_a_page_names_exists(page: str) -> None:
     missing = sorted({name for name in PATH.findall(read(page)) if not (ROOT / name).exists()})

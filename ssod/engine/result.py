@@ -27,8 +27,10 @@ METRICS = "metrics.jsonl"
 LOCK = ".lock"
 DIVERGED = "diverged.json"  # what the finite guard knew when it ended the run
 PSEUDO_LABELS = ("precision_50", "recall_50", "mean_iou", "boxes_per_image")  # of what teaches classes
-OUTPUTS = (RESULT, METRICS, DIVERGED, "config.py", "curves.png", "train.log", FOLDER)
-OUTPUTS += ("pseudo_labels", "tensorboard")
+OUTPUTS = (
+    *(RESULT, METRICS, DIVERGED, "config.py", "curves.png", "train.log"),
+    *(FOLDER, "pseudo_labels", "tensorboard"),
+)
 
 
 def write_json(path: Path, content: Any) -> None:

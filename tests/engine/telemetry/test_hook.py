@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from reference.killed_runs import METHODS, differences, state_of, write_config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 STEPS = 6
 OPTIONS = {
@@ -29,7 +30,9 @@ def no_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **_: (text, False))
 
 
-def trained(config: Path, work_dir: Path, truth: str | None, num_images: int = 6) -> Path:
+def trained(
+    config: Path, work_dir: Path, truth: str | None, num_images: int = 6, more: dict[str, Any] | None = None
+) -> Path:
     """The folder with the results of a run; of STAC's student."""
     from ssod.engine.train import train
 
@@ -40,7 +43,7 @@ def trained(config: Path, work_dir: Path, truth: str | None, num_images: int = 6
     }
     if config.stem == "STAC":
         options["stages.teacher.train_cfg.max_iters"] = 4
-    assert train(config, work_dir=work_dir, options=OPTIONS | options)["status"] == "done"
+    assert train(config, work_dir=work_dir, options=OPTIONS | options | (more or {}))["status"] == "done"
     return work_dir / "stage_3_student" if config.stem == "STAC" else work_dir
 
 
@@ -122,6 +125,11 @@ def check_contract(work_dir: Path, method: str) -> None:
     result = json.loads((work_dir / "result.json").read_text())["pseudo_labels"]
     if head is not None:
         assert result == flat and result["boxes_per_image"] is not None
+    events = EventAccumulator(str(work_dir / "tensorboard"))
+    events.Reload()
+    shown = events.Scalars("pseudo_labels/candidates/boxes_per_image")
+    assert [each.step for each in shown] == [3, 6]
+    assert shown[-1].value == pytest.approx(line["candidates/boxes_per_image"])
     folder = work_dir / "pseudo_labels"
     content = json.loads((folder / "telemetry.json").read_text())
     assert content["iteration"] == STEPS and content["seconds"] > 0
@@ -139,8 +147,15 @@ def check_contract(work_dir: Path, method: str) -> None:
         assert all(0 <= value <= 1 for value in points["iou"])
 
 
-def test_without_truth_boxes_are_counted_and_nothing_is_claimed(tmp_path: Path) -> None:
-    work_dir = trained(write_config(tmp_path, "SoftTeacher"), tmp_path / "run", None)
+def test_without_truth_boxes_are_counted_and_nothing_is_claimed(tmp_path: Path, capsys: Any) -> None:
+    """And, of a bound that no score reaches, the console says so once, whoever notices it."""
+    bound = {"model.method.cls_min_score": 0.999, "default_hooks.telemetry.interval": 2}
+    work_dir = trained(write_config(tmp_path, "SoftTeacher"), tmp_path / "run", None, more=bound)
+    assert [each["iteration"] for each in lines(work_dir)] == [6], "every second validation"
+    printed = capsys.readouterr().out
+    assert printed.count("burn-in until iteration 3 (model.method.unsup_weight.start)") == 1
+    assert printed.count("classification: the threshold is too high") == 1
+    assert "cls_min_score 0.999: lower it to" in printed
     line = lines(work_dir)[-1]
     assert line["images_with_truth"] == 0 and line["candidates/boxes_per_image"] > 0
     for key, value in line.items():
@@ -212,3 +227,37 @@ def test_truth_in_the_place_of_labels_is_perfect(tmp_path: Path) -> None:
 
 def test_all_methods_are_tried() -> None:
     assert set(PARTS) | {"supervised", "UnbiasedTeacher"} == set(METHODS)
+
+
+@pytest.mark.parametrize(
+    "options", [dict(num_images=-1), dict(interval=0), dict(batch_size=0)], ids=lambda each: next(iter(each))
+)
+def test_wrong_options_are_refused(options: dict[str, int]) -> None:
+    from ssod.engine.telemetry.hook import PseudoLabelTelemetry
+    from ssod.errors import UserError
+
+    with pytest.raises(UserError, match="PseudoLabelTelemetry: num_images="):
+        PseudoLabelTelemetry(**options)
+
+
+def test_images_are_spread_over_all_unlabeled_ones_and_batched() -> None:
+    from types import SimpleNamespace
+
+    from ssod.engine.telemetry.sample import Sample
+
+    class Items(SimpleNamespace):
+        def __getitem__(self, index: int) -> int:
+            return int(index)
+
+    dataset = Items(cumulative_sizes=[50, 90, 150])
+    sample = Sample(dataset, lambda items: {"items": items}, num_images=10, batch_size=4)
+    assert sample.indices == [55, 65, 75, 85, 95, 105, 115, 125, 135, 145]
+    assert [batch["items"] for batch in sample.batches()] == [
+        [0, 55, 65, 75, 85],
+        [0, 95, 105, 115, 125],
+        [0, 135, 145],
+    ]
+    assert [batch["items"] for batch in sample.batches(2)] == [[0, 75, 125]]
+    few = Sample(Items(cumulative_sizes=[5, 8]), None, num_images=10)
+    assert few.indices == [5, 6, 7]
+    assert Sample(Items(cumulative_sizes=[5]), None, num_images=10).indices == []
