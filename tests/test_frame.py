@@ -21,7 +21,7 @@ COMMANDS = [
     'pip install -e ".[test]"',
     "pytest",
 ]
-VERBS = ("setup", "format", "lint", "type", "test", "test-all", "demo", "bench")
+VERBS = ("setup", "format", "lint", "type", "test", "test-all", "docs", "demo", "bench")
 CITATION = re.compile(r"`(?P<path>[\w/.]+\.py):(?P<line>\d+) (?P<name>\w+)`")
 PATH = re.compile(r"\b(?:configs|tools|docs|ssod|tests|data)/[\w/.-]+\.(?:py|md|jpg|png|cfg)\b")
 
