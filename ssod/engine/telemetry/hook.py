@@ -118,8 +118,7 @@ class PseudoLabelTelemetry(Hook):  # type: ignore[misc]
         }  # fmt: skip
         if empty:
             self.said |= empty  # not again at each interval: the next validation looks in any case
-            with random_state.preserved():
-                found = self._measure(runner, FEW)
+            found = self._measure(runner, FEW)
             if found is not None:
                 self._explain(runner, found)
 
@@ -130,9 +129,10 @@ class PseudoLabelTelemetry(Hook):  # type: ignore[misc]
 
     def _measure(self, runner: Any, num_images: int | None = None) -> Measurement | None:
         assert self.sample is not None
-        random_state.seed_all(0)  # jitter is random; callers keep training's generators
         model = unwrap(runner.model)
-        return measure(model, self.sample.batches(num_images), self.truth, len(self.classes))
+        with random_state.preserved():
+            random_state.seed_all(0)  # of the jitter
+            return measure(model, self.sample.batches(num_images), self.truth, len(self.classes))
 
     def _explain(self, runner: Any, found: Measurement) -> None:
         """Says what removes all boxes of a part, and whether classes are wrong; nothing during burn-in."""

@@ -167,6 +167,7 @@ def test_without_truth_boxes_are_counted_and_nothing_is_claimed(tmp_path: Path, 
     assert not any(value is not None for value in content["spread"]["points"]["iou"])
 
 
+@pytest.mark.slow
 def test_a_supervised_run_has_no_telemetry(tmp_path: Path) -> None:
     work_dir = trained(
         write_config(tmp_path, "supervised"), tmp_path / "run", str(tmp_path / "not there.json")
