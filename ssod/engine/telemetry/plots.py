@@ -72,6 +72,10 @@ def draw_spread(spread: dict[str, Any], path: Path) -> None:
         left.hist(points["score"], bins=20, color=COLOURS[0])
         left.set_xlabel("score")
         right.hist(points["spread"], bins=20, color=COLOURS[0])
+    if not len(known):
+        left.set_title("no candidate above the floor", loc="left", fontsize=10)
+        for axes in (left, right):
+            axes.set_ylim(0, 1)
     right.set_xlabel("jitter spread, relative to the box")
     if spread["bound"] is not None:
         right.axvline(spread["bound"], color=COLOURS[1], linestyle="--", label=f"bound {spread['bound']:g}")
