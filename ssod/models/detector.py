@@ -83,7 +83,7 @@ class SemiDetector(BaseDetector):  # type: ignore[misc]
                 f"model: teacher_dtype={dtype!r} needs "
                 + ("model.teacher" if self.teacher is None else f"a two-stage detector: {fault}")
             )
-        self.teacher.trunk_dtype = getattr(torch, dtype)
+        self.teacher.network_dtype = getattr(torch, dtype)
 
     @property
     def which(self) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ def phases_of(model: Any, optimizer: Any, clock: PhaseClock) -> Iterator[None]:
         (BoxJitter, "measure", JITTER),
         (frcnn, "class_probabilities", SOFT),
         (frcnn, "rpn_forward", either("RPN")),
-        (frcnn, "proposals", either("RPN")),
+        (frcnn, "proposals_of_views", either("RPN")),
         (frcnn, "sample_rois", "assignment"),
         (frcnn, "assign", "assignment"),
         (frcnn, "sample", "assignment"),
