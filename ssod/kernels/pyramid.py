@@ -15,16 +15,16 @@ from .pooling import _Bins
 class PyramidAlign(torch.autograd.Function):
     """The mean of the samples of each bin: rois (R, 5), each on its level -> (R, C, h, w).
 
-    As `roi_align_forward` and its backward level by level, to the bit, but without a result of each level that
-    is copied into that of all, and with the taps kept for the backward. Features with channels last are read
-    where they lie, and so are their gradients.
+    As `roi_align_forward` and its backward level by level, to the bit, but without a result of each level
+    that is copied into that of all, and with the taps kept for the backward. Features with channels last are
+    read where they lie, and so are their gradients.
     """
 
     @staticmethod
     def forward(
         ctx: Any, rois: Tensor, level: Tensor, layers: Sequence[dict[str, Any]], *features: Tensor
     ) -> Tensor:
-        """rois (R, 5), level (R,) of each, layers: options as `_Bins` of each level, features (N, C, H, W)."""
+        """rois (R, 5), level (R,) of each, layers: each level's options as `_Bins`, features (N, C, H, W)."""
         rows, columns = _Bins(**layers[0]).size
         output = features[0].new_empty(len(rois), features[0].shape[1], rows, columns)
         ctx.shapes, ctx.parts = [each.shape for each in features], []

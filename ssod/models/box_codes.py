@@ -1,4 +1,4 @@
-"""What heads regress: boxes as codes relative to other boxes, and back. mmdet's coders, in fewer operators."""
+"""What heads regress: boxes as codes relative to others, and back. mmdet's coders, in fewer operators."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def rois_of(boxes: Tensor, first: int) -> Tensor:
 
 
 def distinct(rois: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Rois (D, 5) without repetition, and the place of each of (R, 5) in them; as they are where a host waits.
+    """Rois (D, 5) without repetition, and the place of each of (R, 5) in them; as they are where hosts wait.
 
     Repeated are padding, which is one box, and whatever two groups of boxes have in common.
     """
@@ -38,21 +38,20 @@ def region_features(extractor: Any, levels: list[Tensor], rois: Tensor) -> Tenso
     Its own loop waits for the device once per level. On a device every level gets all rois here, those that
     are not its own out of sight, where the kernel has nothing to read. On a CPU it is one sparse product.
     """
-    if not _is_known(extractor) or len(levels) == 1:
+    on_device = suppression.host_waits(rois.device)
+    ours = on_device or (kernels.active() == "torchvision" and len(rois) > 0)
+    if not (ours and _is_known(extractor) and len(levels) > 1):
         features: Tensor = extractor(levels, rois)
         return features
-    level = extractor.map_roi_levels(rois, len(levels))
-    layers = extractor.roi_layers
-    if suppression.host_waits(rois.device):
-        number = torch.arange(len(levels), device=rois.device)[:, None]
-        place = torch.arange(5, device=rois.device) > 0  # not the image's row
-        apart = rois.masked_fill((level != number)[..., None] & place, FAR)  # (levels, R, 5)
-        parts = (layer(each, some) for layer, each, some in zip(layers, levels, apart, strict=True))
-        return reduce(Tensor.add_, parts)
-    if kernels.active() != "torchvision" or len(rois) == 0:
-        features = extractor(levels, rois)
-        return features
-    return PyramidAlign.apply(rois, level, [_options(layer) for layer in layers], *levels)  # type: ignore[no-any-return, no-untyped-call]
+    level, layers = extractor.map_roi_levels(rois, len(levels)), extractor.roi_layers
+    if not on_device:
+        found: Tensor = PyramidAlign.apply(rois, level, [_options(each) for each in layers], *levels)  # type: ignore[no-untyped-call]
+        return found
+    number = torch.arange(len(levels), device=rois.device)[:, None]
+    place = torch.arange(5, device=rois.device) > 0  # not the image's row
+    apart = rois.masked_fill((level != number)[..., None] & place, FAR)  # (levels, R, 5)
+    parts = (layer(each, some) for layer, each, some in zip(layers, levels, apart, strict=True))
+    return reduce(Tensor.add_, parts)
 
 
 def _options(layer: Any) -> dict[str, Any]:

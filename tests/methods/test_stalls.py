@@ -43,7 +43,7 @@ def test_none_is_issued_from_here(registered: None, name: str) -> None:
     with as_on_a_gpu(None):
         waits = waits_of(name)
     assert of_ours(waits) == {("ssod/models/suppression.py", NMS)}
-    assert sum(waits.values()) <= 22
+    assert sum(waits.values()) <= 10
 
 
 def test_a_cpu_is_asked_for_the_wanted_boxes(registered: None) -> None:

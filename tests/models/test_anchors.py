@@ -11,7 +11,10 @@ SIZES = [(7, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
 GENERATORS: dict[str, dict[str, Any]] = {
     "Faster R-CNN's": dict(scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]),
     "several scales, strides of two sides": dict(
-        scales=[4, 6], ratios=[1.0], strides=[(4, 8), (8, 16), (16, 32), (32, 64), (64, 128)], center_offset=0.5
+        scales=[4, 6],
+        ratios=[1.0],
+        strides=[(4, 8), (8, 16), (16, 32), (32, 64), (64, 128)],
+        center_offset=0.5,
     ),
 }
 
@@ -34,7 +37,9 @@ def test_levels_that_differ(registered: None) -> None:
     """SSD has more anchors on some levels than on others: level by level."""
     from mmdet.models.task_modules.prior_generators import SSDAnchorGenerator
 
-    generator = SSDAnchorGenerator(strides=[8, 16], ratios=[[2], [2, 3]], min_sizes=[10, 30], max_sizes=[30, 60])
+    generator = SSDAnchorGenerator(
+        strides=[8, 16], ratios=[[2], [2, 3]], min_sizes=[10, 30], max_sizes=[30, 60]
+    )
     boxes, cells = anchors.grid_anchors(generator, SIZES[:2], torch.device("cpu"))
     assert boxes.equal(torch.cat(generator.grid_priors(SIZES[:2], device="cpu")))
     assert cells.shape == (len(boxes), 2)

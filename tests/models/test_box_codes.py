@@ -32,7 +32,9 @@ def test_they_are_mmdets(registered: None, options: dict[str, Any]) -> None:
     assert codes.equal(coder.encode(first.view(-1, 4), second.view(-1, 4)).view(2, 50, 4))
     wild = torch.randn(2, 50, 4, generator=torch.Generator().manual_seed(2)) * 20  # beyond the clips
     for each in (codes, wild):
-        assert decode(coder, first, each).equal(coder.decode(first.view(-1, 4), each.view(-1, 4)).view(2, 50, 4))
+        assert decode(coder, first, each).equal(
+            coder.decode(first.view(-1, 4), each.view(-1, 4)).view(2, 50, 4)
+        )
     if "add_ctr_clamp" not in options:
         torch.testing.assert_close(decode(coder, first, codes), second, rtol=1e-4, atol=1e-3)
 
@@ -43,4 +45,6 @@ def test_another_coder_is_asked(registered: None) -> None:
     coder, first, second = TBLRBBoxCoder(normalizer=4.0), boxes(0), boxes(0) + 1
     codes = encode(coder, first, second)
     assert codes.equal(coder.encode(first.view(-1, 4), second.view(-1, 4)).view_as(codes))
-    assert decode(coder, first, codes).equal(coder.decode(first.view(-1, 4), codes.view(-1, 4)).view_as(codes))
+    assert decode(coder, first, codes).equal(
+        coder.decode(first.view(-1, 4), codes.view(-1, 4)).view_as(codes)
+    )
