@@ -42,7 +42,7 @@ def _is_known(coder: Any) -> bool:
 
 def _centred(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Centres and sides (..., 2) px."""
-    low, high = boxes.float().split(2, dim=-1)
+    low, high = torch.split(boxes.float(), 2, dim=-1)
     return (low + high) * 0.5, high - low
 
 

@@ -109,13 +109,13 @@ def _fixed(norms: Sequence[nn.BatchNorm2d]) -> Scales:
     means = torch.cat([_statistic(norm.running_mean) for norm in norms])
     shift = torch.cat([norm.bias for norm in norms]) - means * scale
     sizes = [norm.num_features for norm in norms]
-    return scale.view(-1, 1, 1, 1).split(sizes), shift.split(sizes)
+    return torch.split(scale.view(-1, 1, 1, 1), sizes), torch.split(shift, sizes)
 
 
 def _learned(norms: Sequence[nn.BatchNorm2d]) -> Scales:
     """The same with a gradient, one by one: that of all together would come only when the backward ends."""
     with torch.no_grad():
-        inverse = _deviations(norms).reciprocal_().split([norm.num_features for norm in norms])
+        inverse = torch.split(_deviations(norms).reciprocal_(), [norm.num_features for norm in norms])
     scales = [norm.weight * each for norm, each in zip(norms, inverse, strict=True)]
     shifts = [
         torch.addcmul(norm.bias, _statistic(norm.running_mean), scale, value=-1)

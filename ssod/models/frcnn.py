@@ -125,7 +125,7 @@ def rpn_forward(detector: Detector, pyramid: Features, extent: tuple[int, int] |
     head = detector.rpn_head
     with in_its_precision(detector, pyramid[0].device):
         class_maps, box_maps = (cut(detector, maps, extent) for maps in head(pyramid))
-    sizes = [each.shape[-2:] for each in class_maps]
+    sizes = [(each.shape[2], each.shape[3]) for each in class_maps]
     anchors, cells = grid_anchors(head.prior_generator, sizes, class_maps[0].device)
     batch = len(class_maps[0])
     logits = [each.permute(0, 2, 3, 1).reshape(batch, -1) for each in class_maps]
@@ -209,8 +209,7 @@ def proposals_of_views(
     found, first = [], 0
     for size in sizes:
         rows = slice(first, first + len(size))
-        values = (boxes, score, torch.zeros_like(group))
-        found.append(chosen(*(each[rows] for each in values), kept[rows]))
+        found.append(chosen(boxes[rows], score[rows], torch.zeros_like(group[rows]), kept[rows]))
         first = rows.stop
     return found
 

@@ -45,13 +45,14 @@ def region_features(extractor: Any, levels: list[Tensor], rois: Tensor) -> Tenso
         return features
     level, layers = extractor.map_roi_levels(rois, len(levels)), extractor.roi_layers
     if not on_device:
-        found: Tensor = PyramidAlign.apply(rois, level, [_options(each) for each in layers], *levels)  # type: ignore[no-untyped-call]
+        found: Tensor = PyramidAlign.apply(rois, level, [_options(each) for each in layers], *levels)
         return found
     number = torch.arange(len(levels), device=rois.device)[:, None]
     place = torch.arange(5, device=rois.device) > 0  # not the image's row
     apart = rois.masked_fill((level != number)[..., None] & place, FAR)  # (levels, R, 5)
     parts = (layer(each, some) for layer, each, some in zip(layers, levels, apart, strict=True))
-    return reduce(Tensor.add_, parts)
+    total: Tensor = reduce(Tensor.add_, parts)
+    return total
 
 
 def _options(layer: Any) -> dict[str, Any]:
