@@ -37,6 +37,24 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     add("--boxes", type=int, default=15, metavar="N", help="pseudo boxes an image they then find (15)")
     add("--threads", type=int, metavar="N", help="torch's threads; default: its own choice")
     add(
+        "--also",
+        nargs="+",
+        default=(),
+        choices=("teacher_bf16", "amp"),
+        help="our method's step once more: with the teacher's layers in bfloat16, in mixed precision",
+    )
+    add(
+        "--steps", nargs="+", default=(), metavar="NAME", help="time these alone, such as method mmdet_method"
+    )
+    add("--steps-only", action="store_true", help="leave out phases, operators, memory and loader")
+    add(
+        "--clock",
+        choices=("wall", "processor"),
+        default="wall",
+        help="time steps by the wall's clock (default), or by the seconds this process computed, which other "
+        "work beside it does not lengthen; the latter for one thread of a CPU",
+    )
+    add(
         "--mmdet-kernels",
         choices=("torchvision", "ssod", "both"),
         default="torchvision",
@@ -50,6 +68,12 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         "unlabeled images for each labeled one, or jittered copies of a box",
     )
     add("--values", nargs="+", metavar="V", help="that it takes, such as 0 15 100 500")
+    add(
+        "--labels-in",
+        choices=("bfloat16", "float16"),
+        help="instead: how a teacher's labels differ where it labels in this type (model.teacher_dtype) "
+        "from those in float32",
+    )
     add("--trace", metavar="FILE", help="write a Chrome trace of one step, phases named")
     add("--json", metavar="FILE", help="write the figures")
     add(
@@ -72,10 +96,14 @@ def run(arguments: argparse.Namespace) -> int:
     from ssod.registry import register_all_modules
 
     register_all_modules()  # before mmdet's datasets are imported, whose greetings it keeps off the console
-    from ssod.study.benchmark import growth, growth_report, report
+    from ssod.study.benchmark import growth, growth_report, precision, report
     from ssod.study.benchmark.run import benchmark
 
-    if arguments.vary is not None:
+    if arguments.labels_in is not None:
+        compared = precision.compare(settings(arguments), arguments.labels_in, say)
+        report.show(compared["notes"], [precision.table(compared)])
+        written = report.write_files(compared, arguments.json, arguments.out, "labels.json", {})
+    elif arguments.vary is not None:
         grown = growth.vary(settings(arguments), arguments.vary, arguments.values, say)
         report.show(growth_report.sentences(grown), [growth_report.table(grown)])
         written = growth_report.write(grown, arguments.json, arguments.out)
@@ -99,7 +127,9 @@ def settings(arguments: argparse.Namespace) -> Any:
     from ssod.study.benchmark.settings import Settings, parse_batch, parse_size
 
     given = vars(arguments).copy()
-    vary, values = given.pop("vary"), given.pop("values")
+    vary, values, labels_in = (given.pop(name) for name in ("vary", "values", "labels_in"))
+    if labels_in is not None and (vary is not None or given["against"] is not None):
+        raise UserError("--labels-in compares a teacher with itself: leave out --vary and --against")
     if vary is not None and given["against"] is not None:
         raise UserError("--vary measures our step alone: leave out --against")
     if vary is None and values is not None:

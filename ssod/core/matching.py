@@ -7,6 +7,7 @@ image by image and box by box and make the host wait for the device each time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -68,47 +69,66 @@ def assign(priors: Tensor, valid: Tensor, labels: BoxLabels, rule: MatchRule) ->
     Background that overlaps an ignored box by IoU >= `neg_iou` is unused: it would not be background either
     if the box were a label. A match stays one. (mmdet's `ignored_instances` with `ignore_iof_thr` take the
     intersection over the prior's area instead, and take matched priors out, too.)
-    Works image by image, and on at most MOST_PAIRS overlaps at a time.
+    Takes as many images at a time as have MOST_PAIRS overlaps, of one that has more some labels at a time.
     """
-    per_image = [
-        _assign_one(
-            priors if priors.dim() == 2 else priors[image],
-            valid[image],
-            labels.boxes[image],
-            labels.valid[image],
-            None if labels.ignored is None else labels.ignored[image],
+    images, slots = labels.valid.shape
+    some = max(1, MOST_PAIRS // max(1, slots * valid.shape[1]))
+    if some >= images:
+        return _assign_some(priors, valid, labels.boxes, labels.valid, labels.ignored, rule)
+    parts = [slice(first, first + some) for first in range(0, images, some)]
+    matched = [
+        _assign_some(
+            priors if priors.dim() == 2 else priors[part],
+            valid[part],
+            labels.boxes[part],
+            labels.valid[part],
+            None if labels.ignored is None else labels.ignored[part],
             rule,
         )
-        for image in range(len(labels.boxes))
+        for part in parts
     ]
-    return torch.stack(per_image).masked_fill(~valid, UNUSED)
+    return torch.cat(matched)
 
 
-def _assign_one(
+def _assign_some(
     priors: Tensor, eligible: Tensor, boxes: Tensor, valid: Tensor, ignored: Tensor | None, rule: MatchRule
 ) -> Tensor:
-    """`assign` for one image: priors (N, 4), eligible (N), boxes (K, 4), valid and ignored (K) -> (N)."""
-    rows = max(1, MOST_PAIRS // max(1, len(priors)))
-    found = None
-    for first in range(0, len(boxes), rows):
-        part = slice(first, first + rows)
-        skipped = None if ignored is None else ignored[part]
-        near = _nearest(priors, valid[part, None] & eligible, boxes[part], skipped, rule, first)
-        found = near if found is None else found.joined(near)
-    assert found is not None
-    negative = found.iou < rule.neg_iou  # also where there is no label at all: there it is -1
+    """`assign` of some images: eligible (B, N), boxes (B, K, 4), valid and ignored (B, K) -> (B, N)."""
+    slots = boxes.shape[1]
+    rows = max(1, MOST_PAIRS // max(1, eligible.numel()))
+    if rows >= slots:
+        found = _nearest(priors, valid[..., None] & eligible[:, None], boxes, ignored, rule, 0)
+    else:
+        parts = [slice(first, first + rows) for first in range(0, slots, rows)]
+        found = reduce(
+            _Nearest.joined,
+            (
+                _nearest(
+                    priors,
+                    valid[:, part, None] & eligible[:, None],
+                    boxes[:, part],
+                    None if ignored is None else ignored[:, part],
+                    rule,
+                    part.start,
+                )
+                for part in parts
+            ),
+        )
+    # Background also where there is no label at all: there the overlap is -1.
+    negative = (found.iou < rule.neg_iou) & (found.iou < rule.pos_iou)
     matched = torch.where(found.iou >= rule.pos_iou, found.label, UNUSED)
-    matched = torch.where(negative & (found.iou < rule.pos_iou), BACKGROUND, matched)
+    matched = matched.masked_fill(negative, BACKGROUND)
     if found.rescuer is not None:
         matched = torch.where(found.rescuer >= 0, found.rescuer, matched)
     if found.ignored_iou is not None:
-        matched = torch.where((found.ignored_iou >= rule.neg_iou) & (matched == BACKGROUND), UNUSED, matched)
-    return matched
+        near = (found.ignored_iou >= rule.neg_iou) & (matched == BACKGROUND)
+        matched = matched.masked_fill(near, UNUSED)
+    return matched.masked_fill(~eligible, UNUSED)
 
 
 @dataclass(frozen=True)
 class _Nearest:
-    """What some labels are to N priors: of the label of largest overlap, its `iou` (-1 where none) and slot.
+    """What some labels are to priors (B, N): of the label of largest overlap, its `iou` (-1: none) and slot.
 
     rescuer: slot of the last label whose best prior this is, -1 where none · ignored_iou: the largest with an
     ignored box. Both are None where the rule or the labels have no need of them.
@@ -136,18 +156,23 @@ def _maximum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
 def _nearest(
     priors: Tensor, valid: Tensor, boxes: Tensor, ignored: Tensor | None, rule: MatchRule, first: int
 ) -> _Nearest:
-    """Of priors (N, 4) and boxes (K, 4), the labels in the slots from `first` on; valid pairs (K, N)."""
-    overlaps = pairwise_iou(boxes, priors)  # (K, N)
-    ignored_iou = None if ignored is None else overlaps.masked_fill(~ignored[:, None], -1.0).amax(dim=0)
+    """Of priors (N, 4) or (B, N, 4), the nearest of boxes (B, K, 4) in the slots from `first` on.
+
+    valid: pairs (B, K, N) that count · ignored (B, K) or None.
+    """
+    overlaps = pairwise_iou(boxes, priors)  # (B, K, N)
+    ignored_iou = None if ignored is None else overlaps.masked_fill(~ignored[..., None], -1.0).amax(dim=1)
     iou = overlaps.masked_fill_(~valid, -1.0)
-    best, label = iou.max(dim=0)
+    best, label = iou.max(dim=1)
+    label = label + first if first else label
     if not rule.match_low_quality:
-        return _Nearest(best, label + first, None, ignored_iou)
-    label_best = iou.amax(dim=1, keepdim=True)  # (K, 1)
-    rescued = (iou == label_best) & (label_best >= rule.min_pos_iou) & (label_best > 0)
-    slots = torch.arange(first, first + len(boxes), device=boxes.device, dtype=torch.int32)[:, None]
+        return _Nearest(best, label, None, ignored_iou)
+    label_best = iou.amax(dim=2, keepdim=True)  # (B, K, 1)
+    rescued = (iou == label_best) & ((label_best >= rule.min_pos_iou) & (label_best > 0))
+    last = first + boxes.shape[1]
+    slots = torch.arange(first, last, device=boxes.device, dtype=torch.int32)[:, None]
     # A prior that is the best of two labels goes to the later one, as in mmdet's loop.
-    return _Nearest(best, label + first, torch.where(rescued, slots, -1).amax(dim=0), ignored_iou)
+    return _Nearest(best, label, torch.where(rescued, slots, -1).amax(dim=1), ignored_iou)
 
 
 def sample(matched: Tensor, rule: SampleRule) -> Sample:

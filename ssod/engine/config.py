@@ -233,8 +233,13 @@ def batch_faults(config: Config) -> Iterator[str]:
 
 
 def use_mixed_precision(config: Config, has_gpu: bool, has_bfloat16: bool) -> None:
-    """Sets the optimizer wrapper's precision for `--amp`: bfloat16 where the device has it."""
-    config.optim_wrapper.precision = "bfloat16" if has_bfloat16 or not has_gpu else "float16"
+    """Sets the optimizer wrapper's precision for `--amp`."""
+    config.optim_wrapper.precision = mixed_precision(has_gpu, has_bfloat16)
+
+
+def mixed_precision(has_gpu: bool, has_bfloat16: bool) -> str:
+    """The type that mixed precision computes in: bfloat16 where the device has it."""
+    return "bfloat16" if has_bfloat16 or not has_gpu else "float16"
 
 
 def use_fused_optimizer(config: Config, has_gpu: bool) -> None:

@@ -89,7 +89,7 @@ class SoftTeacher(Method):
         groups = {
             "labeled": ("labeled", supervised_group(joint, batch.truth)),
             "class": ("strong", targets),
-            "box": ("strong", box_targets.head(frcnn.max_positives(student))),
+            "box": ("strong", box_targets.positives(frcnn.max_positives(student))),
         }
         outputs = joint.roi_outputs(groups)
         softened = self.soften(targets, outputs["class"][0], for_class, teacher, weak_features, batch)
@@ -131,7 +131,7 @@ class SoftTeacher(Method):
         assert batch.weak is not None and batch.strong_to_weak is not None
         teacher_scores = None
         if self.reliability in ("teacher_background", "score_difference"):
-            boxes = project_boxes(targets.boxes, batch.strong_to_weak, batch.weak.size)
+            boxes = project_boxes(targets.background_boxes, batch.strong_to_weak, batch.weak.size)
             teacher_scores = frcnn.class_probabilities(teacher, weak_features, boxes)
         r_j = reliability_by(self.reliability, targets.boxes, labels, logits.softmax(-1), teacher_scores)
         weights, normaliser = soften_background(targets.positive, targets.used, r_j, self.weights)

@@ -28,10 +28,11 @@ class SemiDetector(BaseDetector):  # type: ignore[misc]
     detector: config of an mmdet detector, built once for the student and once for the teacher ·
     method: config of a Method, or None for supervised training through the same code ·
     teacher: config of EMATeacher or FrozenTeacher, or None: then the student is the only network ·
-    data_preprocessor: config of SemiPreprocessor · teacher_dtype: "bfloat16" or "float16" for the teacher's
-    backbone and neck while it labels (testing keeps its own precision) · fold_norms: BatchNorm that keeps its
-    statistics becomes part of its convolution (models/folding.py) · compile: torch.compile for training, True
-    or a dict (see Compilation); predictions don't use it. Checkpoint keys: `student.*`, `teacher.*`.
+    data_preprocessor: config of SemiPreprocessor · teacher_dtype: "bfloat16" or "float16" for the
+    teacher's layers while it labels, not for its boxes (testing keeps its own precision) · fold_norms:
+    BatchNorm that keeps its statistics becomes part of its convolution (models/folding.py) · compile:
+    torch.compile for training, True or a dict (see Compilation); predictions don't use it. Checkpoint keys:
+    `student.*`, `teacher.*`.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class SemiDetector(BaseDetector):  # type: ignore[misc]
                 f"model: teacher_dtype={dtype!r} needs "
                 + ("model.teacher" if self.teacher is None else f"a two-stage detector: {fault}")
             )
-        self.teacher.trunk_dtype = getattr(torch, dtype)
+        self.teacher.network_dtype = getattr(torch, dtype)
 
     @property
     def which(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ tensors, so checkpoints, averages and optimizers see the modules they know.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -83,25 +83,10 @@ class Folding:
         pairs = [pair for pair in self.pairs if not pair.norm.training]
         if not pairs:
             return
-        with torch.no_grad():
-            variances = [_statistic(norm.running_var) for _, norm in pairs]
-            scales = list(torch._foreach_add(variances, _epsilons(pairs)))
-            torch._foreach_sqrt_(scales)
-            torch._foreach_reciprocal_(scales)
         learned = torch.is_grad_enabled() and any(norm.weight.requires_grad for _, norm in pairs)
-        with torch.set_grad_enabled(learned):
-            if learned:  # one by one: a gradient of all together would come only when the backward ends
-                scales = [norm.weight * scale for (_, norm), scale in zip(pairs, scales, strict=True)]
-                shifts = [
-                    torch.addcmul(norm.bias, _statistic(norm.running_mean), scale, value=-1)
-                    for (_, norm), scale in zip(pairs, scales, strict=True)
-                ]
-            else:
-                torch._foreach_mul_(scales, [norm.weight for _, norm in pairs])
-                means = torch._foreach_mul([_statistic(norm.running_mean) for _, norm in pairs], scales)
-                shifts = list(torch._foreach_sub([norm.bias for _, norm in pairs], means))
+        scales, shifts = (_learned if learned else _fixed)([norm for _, norm in pairs])
         for pair, scale, shift in zip(pairs, scales, shifts, strict=True):
-            _set(pair, (scale.view(-1, 1, 1, 1), shift))
+            _set(pair, (scale, shift))
 
     def end(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """Lets go of them."""
@@ -114,15 +99,42 @@ def _set(pair: Pair, folded: tuple[Tensor, Tensor] | None) -> None:
         module.__dict__["folded"] = folded
 
 
+Scales = tuple[Sequence[Tensor], Sequence[Tensor]]  # of each norm (C, 1, 1, 1), and its shifts (C,)
+
+
+@torch.no_grad()
+def _fixed(norms: Sequence[nn.BatchNorm2d]) -> Scales:
+    """Scales and shifts of norms that don't learn: of all channels in one row, in a dozen operators."""
+    scale = _deviations(norms).reciprocal_().mul_(torch.cat([norm.weight for norm in norms]))
+    means = torch.cat([_statistic(norm.running_mean) for norm in norms])
+    shift = torch.cat([norm.bias for norm in norms]) - means * scale
+    sizes = [norm.num_features for norm in norms]
+    return torch.split(scale.view(-1, 1, 1, 1), sizes), torch.split(shift, sizes)
+
+
+def _learned(norms: Sequence[nn.BatchNorm2d]) -> Scales:
+    """The same with a gradient, one by one: that of all together would come only when the backward ends."""
+    with torch.no_grad():
+        inverse = torch.split(_deviations(norms).reciprocal_(), [norm.num_features for norm in norms])
+    scales = [norm.weight * each for norm, each in zip(norms, inverse, strict=True)]
+    shifts = [
+        torch.addcmul(norm.bias, _statistic(norm.running_mean), scale, value=-1)
+        for norm, scale in zip(norms, scales, strict=True)
+    ]
+    return [each.view(-1, 1, 1, 1) for each in scales], shifts
+
+
+def _deviations(norms: Sequence[nn.BatchNorm2d]) -> Tensor:
+    """The standard deviations that norms divide by, all channels in one row."""
+    variances, epsilons = [_statistic(norm.running_var) for norm in norms], [norm.eps for norm in norms]
+    if len(set(epsilons)) > 1:
+        return torch.cat(torch._foreach_add(variances, epsilons)).sqrt_()
+    return torch.cat(variances).add_(epsilons[0]).sqrt_()
+
+
 def _statistic(value: Tensor | None) -> Tensor:
     assert value is not None  # find_pairs leaves out norms without statistics
     return value
-
-
-def _epsilons(pairs: list[Pair]) -> Any:
-    """The norms' eps: one number where they agree."""
-    values = [norm.eps for _, norm in pairs]
-    return values[0] if len(set(values)) == 1 else values
 
 
 def _conv_forward(conv: Any, images: Tensor) -> Tensor:

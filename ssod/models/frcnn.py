@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,10 @@ from ..core import losses as core_losses
 from ..core.geometry import clip_boxes, pairwise_iou
 from ..core.labels import BoxLabels
 from ..core.matching import MatchRule, SampleRule, assign, gather_boxes, sample
-from .suppression import candidates, suppress
+from .anchors import grid_anchors
+from .box_codes import decode, encode
+from .regions import distinct, region_features, rois_of
+from .suppression import candidates, chosen, suppress, survivors
 from .views import View
 
 Features = tuple[Tensor, ...]
@@ -64,22 +68,39 @@ class RoITargets:
         """Where (B, S) a box is matched to a label; only those have a regression target."""
         return self.delta_weights > 0
 
-    def head(self, num: int) -> RoITargets:
-        """The first `num` slots of each image: sampling puts the positives there. Normalisers stay."""
+    @property
+    def background_boxes(self) -> Tensor:
+        """The boxes (B, S, 4) that are to be background; the others are empty."""
+        return self.boxes.masked_fill((self.positive | ~self.used)[..., None], 0.0)
+
+    def positives(self, num: int) -> RoITargets:
+        """The first `num` slots of each image, where sampling puts the positives; normalisers stay.
+
+        Boxes of the other slots are empty: no loss looks at what the head says of them.
+        """
         cut = {
             name: getattr(self, name)[:, :num]
             for name in ("boxes", "classes", "class_weights", "deltas", "delta_weights", "used")
         }
+        cut["boxes"] = cut["boxes"].masked_fill(~self.positive[:, :num, None], 0.0)
         return replace(self, **cut)
 
 
 def features(detector: Detector, images: Tensor) -> Features:
-    """The feature pyramid of images (B, 3, H, W); in float32 from a teacher that has a `trunk_dtype`."""
-    dtype = getattr(detector, "trunk_dtype", None)
-    if dtype is None:
-        return tuple(detector.extract_feat(images))
-    with torch.autocast(images.device.type, dtype=dtype):
-        return tuple(each.float() for each in detector.extract_feat(images))
+    """The feature pyramid of images (B, 3, H, W); in float32 from a teacher that has a `network_dtype`."""
+    with in_its_precision(detector, images.device):
+        found = tuple(detector.extract_feat(images))
+    return found if _network_dtype(detector) is None else tuple(each.float() for each in found)
+
+
+def in_its_precision(detector: Detector, device: torch.device) -> AbstractContextManager[Any]:
+    """A block in which a teacher that has a `network_dtype` computes its layers in it."""
+    dtype = _network_dtype(detector)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def _network_dtype(detector: Detector) -> torch.dtype | None:
+    return getattr(detector, "network_dtype", None)
 
 
 def cut(detector: Detector, maps: Sequence[Tensor], extent: tuple[int, int] | None) -> Features:
@@ -102,27 +123,18 @@ def rpn_forward(detector: Detector, pyramid: Features, extent: tuple[int, int] |
     There are anchors within `extent` (height, width px; None: everywhere).
     """
     head = detector.rpn_head
-    class_maps, box_maps = (cut(detector, maps, extent) for maps in head(pyramid))
-    sizes = [each.shape[-2:] for each in class_maps]
-    generator = head.prior_generator
-    device = class_maps[0].device
-    anchors = generator.grid_priors(sizes, dtype=torch.float32, device=device)
-    cells = []
-    for (height, width), stride, count in zip(
-        sizes, generator.strides, generator.num_base_priors, strict=True
-    ):
-        y = torch.arange(height, device=device) * stride[1]
-        x = torch.arange(width, device=device) * stride[0]
-        grid = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)
-        cells.append(grid.reshape(-1, 1, 2).expand(-1, count, -1).reshape(-1, 2))
+    with in_its_precision(detector, pyramid[0].device):
+        class_maps, box_maps = (cut(detector, maps, extent) for maps in head(pyramid))
+    sizes = [(each.shape[2], each.shape[3]) for each in class_maps]
+    anchors, cells = grid_anchors(head.prior_generator, sizes, class_maps[0].device)
     batch = len(class_maps[0])
     logits = [each.permute(0, 2, 3, 1).reshape(batch, -1) for each in class_maps]
     deltas = [each.permute(0, 2, 3, 1).reshape(batch, -1, 4) for each in box_maps]
     return RPNOutput(
         logits=torch.cat(logits, dim=1).float(),
         deltas=torch.cat(deltas, dim=1).float(),
-        anchors=torch.cat(anchors),
-        cells=torch.cat(cells).float(),
+        anchors=anchors,
+        cells=cells,
         levels=tuple(each.shape[1] for each in logits),
     )
 
@@ -141,60 +153,65 @@ def rpn_losses(detector: Detector, rpn: RPNOutput, labels: BoxLabels, view: View
         limit = view.size.flip(-1)[:, None] + border
         eligible = eligible & (low >= -border).all(-1) & (high < limit).all(-1)
     matched = assign(rpn.anchors, eligible, labels, _match_rule(head.assigner))
-    chosen = sample(matched, _sample_rule(head.sampler))
-    anchors = gather_boxes(rpn.anchors, chosen.index)  # (B, S, 4)
-    positive = chosen.positive
-    targets = _encode(head, anchors, gather_boxes(labels.boxes, chosen.label.clamp(min=0)), positive)
-    deltas = gather_boxes(rpn.deltas, chosen.index)
+    picked = sample(matched, _sample_rule(head.sampler))
+    anchors = gather_boxes(rpn.anchors, picked.index)  # (B, S, 4)
+    positive = picked.positive
+    targets = _encode(head, anchors, gather_boxes(labels.boxes, picked.label.clamp(min=0)), positive)
+    deltas = gather_boxes(rpn.deltas, picked.index)
     if head.reg_decoded_bbox:
-        deltas = head.bbox_coder.decode(anchors.reshape(-1, 4), deltas.reshape(-1, 4)).view_as(deltas)
+        deltas = decode(head.bbox_coder, anchors, deltas)
     classes = torch.where(positive, 0, 1)  # mmdet counts foreground as 0, background as 1
     # mmdet counts an image without positives as if it had one, and likewise for background.
-    background = chosen.used & ~positive
+    background = picked.used & ~positive
     total = (positive.sum(dim=1).clamp(min=1) + background.sum(dim=1).clamp(min=1)).sum()
-    logits = rpn.logits.gather(1, chosen.index)
+    logits = rpn.logits.gather(1, picked.index)
     values = head.loss_cls(logits.reshape(-1, 1), classes.reshape(-1), reduction_override="none")
-    weights = _taught(chosen.used, labels)
+    weights = _taught(picked.used, labels)
     return {
         "loss_rpn_cls": core_losses.weighted_sum(values.flatten(), weights.flatten(), total),
         "loss_rpn_bbox": _box_loss(head, deltas, targets, _taught(positive, labels), total),
     }
 
 
-@torch.no_grad()
 def proposals(detector: Detector, rpn: RPNOutput, view: View, config: Any) -> BoxLabels:
     """The best boxes of the RPN after NMS: BoxLabels of class 0, scored by objectness.
 
     config: mmdet's `rpn_proposal` or `test_cfg.rpn` (nms_pre, nms, max_per_img, min_bbox_size).
     """
+    [found] = proposals_of_views(detector, rpn, [view], config)
+    return found
+
+
+@torch.no_grad()
+def proposals_of_views(
+    detector: Detector, rpn: RPNOutput, views: Sequence[View], config: Any
+) -> list[BoxLabels]:
+    """The `proposals` of each of several views, whose images follow each other in the RPN's output."""
     head = detector.rpn_head
     scores, indices, levels = [], [], []
     start = 0
     for level, count in enumerate(rpn.levels):
         here = rpn.logits[:, start : start + count]
         best = here.topk(min(config.nms_pre, count) if config.nms_pre > 0 else count, dim=1)
-        scores.append(best.values.sigmoid())
-        indices.append(best.indices + start)
+        scores.append(best.values)
+        indices.append(best.indices + start if start else best.indices)
         levels.append(torch.full_like(best.indices, level))
         start += count
     index = torch.cat(indices, dim=1)
-    anchors = rpn.anchors[index]
-    deltas = gather_boxes(rpn.deltas, index)
-    boxes = head.bbox_coder.decode(anchors.reshape(-1, 4), deltas.reshape(-1, 4)).view_as(anchors)
-    boxes = clip_boxes(boxes, view.size)
-    score = torch.cat(scores, dim=1)
+    sizes = [view.size for view in views]
+    boxes = decode(head.bbox_coder, rpn.anchors[index], gather_boxes(rpn.deltas, index))
+    boxes = clip_boxes(boxes, torch.cat(sizes) if len(sizes) > 1 else sizes[0])
+    score = torch.cat(scores, dim=1).sigmoid()
     sides = boxes[..., 2:] - boxes[..., :2]
     wanted = (sides > config.get("min_bbox_size", -1)).all(dim=-1) & score.isfinite()
     group = torch.cat(levels, dim=1)
-    return suppress(
-        boxes,
-        score,
-        torch.zeros_like(group),
-        group,
-        wanted,
-        config.nms.iou_threshold,
-        config.max_per_img,
-    )
+    kept = survivors(boxes, score, group, wanted, config.nms.iou_threshold, config.max_per_img)
+    found, first = [], 0
+    for size in sizes:
+        rows = slice(first, first + len(size))
+        found.append(chosen(boxes[rows], score[rows], torch.zeros_like(group[rows]), kept[rows]))
+        first = rows.stop
+    return found
 
 
 def objectness(rpn: RPNOutput, boxes: Tensor, chunk: int = 32) -> Tensor:
@@ -230,19 +247,19 @@ def sample_rois(detector: Detector, candidates: BoxLabels, labels: BoxLabels) ->
         slots = labels.valid.shape[1]
         own = torch.arange(slots, device=boxes.device).expand_as(labels.valid)
         matched[:, :slots] = torch.where(labels.valid, own, matched[:, :slots])
-    chosen = sample(matched, rule)
-    positive = chosen.positive
-    label = chosen.label.clamp(min=0)
-    boxes = gather_boxes(boxes, chosen.index)
+    picked = sample(matched, rule)
+    positive = picked.positive
+    label = picked.label.clamp(min=0)
+    boxes = gather_boxes(boxes, picked.index).masked_fill(~picked.used[..., None], 0.0)
     classes = labels.classes.gather(1, label).masked_fill(~positive, head.num_classes)
-    total = chosen.used.sum().clamp(min=1)
+    total = picked.used.sum().clamp(min=1)
     return RoITargets(
         boxes=boxes,
         classes=classes,
-        class_weights=_taught(chosen.used, labels),
+        class_weights=_taught(picked.used, labels),
         deltas=_encode(head, boxes, gather_boxes(labels.boxes, label), positive),
         delta_weights=_taught(positive, labels),
-        used=chosen.used,
+        used=picked.used,
         class_normaliser=total,
         delta_normaliser=total,
     )
@@ -260,15 +277,18 @@ def roi_forward(
     """Class logits (B, S, C + 1) and box codes (B, S, 4 C or 4) of several box groups in one head call.
 
     groups: (row of the group's first image in the pyramid, boxes (B, S, 4)). Without gradient it takes
-    MOST_ROIS boxes at a time, so that memory is bounded.
+    MOST_ROIS boxes at a time, so that memory is bounded. Where no host waits, a box that comes several times
+    goes through the head once.
     """
-    rois = torch.cat([_rois(boxes, first) for first, boxes in groups])
+    rois, place = distinct(torch.cat([rois_of(boxes, first) for first, boxes in groups]))
     levels = [each.float() for each in pyramid[: detector.roi_head.bbox_roi_extractor.num_inputs]]
     if kernels.active() != "torchvision":  # mmcv's own RoIAlign reads memory as if it were in one piece
         levels = [each.contiguous() for each in levels]
     most = len(rois) if torch.is_grad_enabled() else MOST_ROIS
     parts = [_head_outputs(detector, levels, part) for part in torch.split(rois, max(1, most))]
-    logits, codes = (torch.cat(each) for each in zip(*parts, strict=True))
+    logits, codes = (torch.cat(each) if len(parts) > 1 else each[0] for each in zip(*parts, strict=True))
+    if place is not None:
+        logits, codes = logits.index_select(0, place), codes.index_select(0, place)
     shapes = [boxes.shape[:2] for _, boxes in groups]
     counts = [batch * slots for batch, slots in shapes]
     outputs = zip(shapes, torch.split(logits, counts), torch.split(codes, counts), strict=True)
@@ -282,17 +302,12 @@ def _head_outputs(detector: Detector, levels: list[Tensor], rois: Tensor) -> tup
     """
     roi_head = detector.roi_head
     with torch.autocast(rois.device.type, enabled=False):
-        regions = roi_head.bbox_roi_extractor(levels, rois)
-    if roi_head.with_shared_head:
-        regions = roi_head.shared_head(regions)
-    logits, codes = roi_head.bbox_head(regions)
+        regions = region_features(roi_head.bbox_roi_extractor, levels, rois)
+    with in_its_precision(detector, rois.device):
+        if roi_head.with_shared_head:
+            regions = roi_head.shared_head(regions)
+        logits, codes = roi_head.bbox_head(regions)
     return logits, codes
-
-
-def _rois(boxes: Tensor, first: int) -> Tensor:
-    """Boxes (B, S, 4) as mmdet's rois (B * S, 5): image row, then the box."""
-    rows = torch.arange(first, first + len(boxes), device=boxes.device, dtype=boxes.dtype)
-    return torch.cat([rows[:, None, None].expand(-1, boxes.shape[1], 1), boxes], dim=-1).flatten(0, 1)
 
 
 def roi_losses(detector: Detector, logits: Tensor, codes: Tensor, targets: RoITargets) -> dict[str, Tensor]:
@@ -302,7 +317,7 @@ def roi_losses(detector: Detector, logits: Tensor, codes: Tensor, targets: RoITa
     right = (logits.argmax(dim=-1) == targets.classes) & targets.used
     codes = _class_codes(head, codes, targets.classes)
     if head.reg_decoded_bbox:
-        codes = head.bbox_coder.decode(targets.boxes.flatten(0, 1), codes.flatten(0, 1)).view_as(codes)
+        codes = decode(head.bbox_coder, targets.boxes, codes)
     return {
         "loss_cls": core_losses.weighted_sum(
             values.flatten(), targets.class_weights.flatten(), targets.class_normaliser
@@ -338,8 +353,7 @@ def apply_codes(detector: Detector, boxes: Tensor, codes: Tensor, classes: Tenso
     head = detector.roi_head.bbox_head
     with torch.autocast(boxes.device.type, enabled=False):
         codes = _class_codes(head, codes.float(), classes)
-        refined = head.bbox_coder.decode(boxes.flatten(0, 1), codes.flatten(0, 1)).view_as(boxes)
-        return clip_boxes(refined, size)
+        return clip_boxes(decode(head.bbox_coder, boxes, codes), size)
 
 
 @torch.no_grad()
@@ -360,9 +374,8 @@ def detect(detector: Detector, view: View, floor: float) -> tuple[BoxLabels, Fea
     row, classes = place // scores.shape[2], place % scores.shape[2]
     boxes = gather_boxes(found.boxes, row)
     codes = gather_boxes(codes.view(len(codes), -1, 4), row if head.reg_class_agnostic else place)
-    decoded = head.bbox_coder.decode(boxes.flatten(0, 1), codes.flatten(0, 1)).view_as(boxes)
     labels = suppress(
-        clip_boxes(decoded, view.size),
+        clip_boxes(decode(head.bbox_coder, boxes, codes), view.size),
         scores.flatten(1).gather(1, place),
         classes,
         classes,
@@ -389,9 +402,9 @@ def _sample_rule(sampler: Any) -> SampleRule:
     return SampleRule(sampler.num, sampler.pos_fraction, sampler.add_gt_as_proposals)
 
 
-def _taught(chosen: Tensor, labels: BoxLabels) -> Tensor:
-    """Weights (B, S): 1 where a slot is chosen (B, S), in the images that the labels teach."""
-    return (chosen if labels.taught is None else chosen & labels.taught[:, None]).float()
+def _taught(picked: Tensor, labels: BoxLabels) -> Tensor:
+    """Weights (B, S): 1 where a slot is picked (B, S), in the images that the labels teach."""
+    return (picked if labels.taught is None else picked & labels.taught[:, None]).float()
 
 
 def _encode(head: Any, boxes: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
@@ -402,8 +415,7 @@ def _encode(head: Any, boxes: Tensor, targets: Tensor, positive: Tensor) -> Tens
     unit = (torch.arange(4, device=boxes.device) > 1).to(boxes.dtype)
     safe = torch.where(positive[..., None], boxes, unit)
     wanted = torch.where(positive[..., None], targets, unit)
-    codes: Tensor = head.bbox_coder.encode(safe.flatten(0, 1), wanted.flatten(0, 1))
-    return codes.view_as(boxes)
+    return encode(head.bbox_coder, safe, wanted)
 
 
 def _class_codes(head: Any, codes: Tensor, classes: Tensor) -> Tensor:

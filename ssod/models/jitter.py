@@ -43,7 +43,7 @@ class BoxJitter:
         images, slots = labels.valid.shape
         copies = jitter_boxes(
             labels.boxes, self.num_jitters, self.jitter_fraction, uniform=self.jitter == "uniform"
-        )  # (B, J, K, 4)
+        ).masked_fill(~labels.valid[:, None, :, None], 0.0)  # (B, J, K, 4)
         classes = labels.classes[:, None].expand(-1, self.num_jitters, -1)
         refined = frcnn.refine_boxes(detector, pyramid, copies.flatten(1, 2), classes.flatten(1), view.size)
         spread, _ = box_spread(refined.view(images, self.num_jitters, slots, 4), self.spread_norm)

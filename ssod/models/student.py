@@ -39,6 +39,9 @@ class StudentPass:
         extent = next(iter(views.values())).extent  # all were padded together
         self.rpn = frcnn.rpn_forward(detector, pyramid, extent)
         self.pyramid = frcnn.cut(detector, pyramid, extent)
+        config = detector.train_cfg.get("rpn_proposal", detector.test_cfg.rpn)
+        found = frcnn.proposals_of_views(detector, self.rpn, list(views.values()), config)
+        self._proposals = dict(zip(views, found, strict=True))
 
     def rpn_losses(self, name: str, labels: BoxLabels) -> dict[str, Tensor]:
         """The RPN's losses on one view against labels in that view's pixels."""
@@ -47,8 +50,7 @@ class StudentPass:
 
     def proposals(self, name: str) -> BoxLabels:
         """The RPN's boxes on one view, without gradient."""
-        config = self.detector.train_cfg.get("rpn_proposal", self.detector.test_cfg.rpn)
-        return frcnn.proposals(self.detector, self.rpn.rows(self._rows[name]), self.views[name], config)
+        return self._proposals[name]
 
     def roi_outputs(self, groups: Groups) -> dict[str, tuple[Tensor, Tensor]]:
         """Class logits (B, S, C + 1) and box codes of every box group, one head call for all."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -9,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import nms
 
 from ..core.labels import BoxLabels
+from ..core.matching import gather_boxes
 
 # NMS on a device keeps a bit for each pair of boxes: 128 MiB for so many. Beyond it, wait, take the wanted.
 MOST_FIXED = 2**15
@@ -65,21 +68,43 @@ def suppress(
     """BoxLabels that survive NMS within each image and group, the best `max_per_image` of each image.
 
     boxes (B, M, 4), clipped to their image, the rest (B, M); wanted scores are finite. Slots are trimmed to
-    the fullest image: the host has just waited for NMS, and empty slots would cost RoI work. Image by image,
-    since float32 can't hold the offsets that keep the groups of a whole batch apart: boxes would be rounded
-    to 4 px. `fixed`: see `candidates`; both ways give the same boxes.
+    the fullest image: the host has just waited for NMS, and empty slots would cost RoI work. NMS itself runs
+    image by image, since float32 can't hold the offsets that keep the groups of a whole batch apart: boxes
+    would be rounded to 4 px. `fixed`: see `candidates`; both ways give the same boxes.
     """
+    kept = survivors(boxes, scores, groups, wanted, iou_threshold, max_per_image, fixed)
+    return chosen(boxes, scores, classes, kept)
+
+
+def survivors(
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor,
+    wanted: Tensor,
+    iou_threshold: float,
+    max_per_image: int,
+    fixed: bool | None = None,
+) -> list[Tensor]:
+    """Of each image, the places of the boxes that `suppress` keeps, best first."""
     if fixed is None:
         fixed = host_waits(boxes.device) and boxes.shape[1] <= MOST_FIXED
-    fixed = fixed and iou_threshold < 1  # without any suppression, padding would stay, too
-    survivors = _survivors_of_all if fixed else _survivors_of_wanted
-    kept = []
-    for box, score, label, group, want in zip(
-        boxes.float(), scores.float(), classes, groups, wanted, strict=True
-    ):
-        keep = survivors(box, score, group, want, iou_threshold)[:max_per_image]
-        kept.append((box[keep], label[keep], score[keep]))
-    return BoxLabels.pad(*(list(each) for each in zip(*kept, strict=True)))
+    if fixed and iou_threshold < 1:  # without any suppression, padding would stay, too
+        return _survivors_of_all(boxes.float(), scores.float(), groups, wanted, iou_threshold, max_per_image)
+    every = zip(boxes.float(), scores.float(), groups, wanted, strict=True)
+    return [_survivors_of_wanted(*each, iou_threshold)[:max_per_image] for each in every]
+
+
+def chosen(boxes: Tensor, scores: Tensor, classes: Tensor, places: Sequence[Tensor]) -> BoxLabels:
+    """BoxLabels of boxes (B, M, 4) with scores and classes (B, M), of each image those at some places."""
+    place = pad_sequence(list(places), batch_first=True, padding_value=-1)
+    place = pad(place, (0, max(0, 1 - place.shape[1])), value=-1)
+    empty, place = place < 0, place.clamp(min=0)
+    return BoxLabels(
+        boxes=gather_boxes(boxes.float(), place).masked_fill(empty[..., None], 0.0),
+        classes=classes.gather(1, place).masked_fill(empty, 0),
+        scores=scores.float().gather(1, place).masked_fill(empty, 0.0),
+        valid=~empty,
+    )
 
 
 def _survivors_of_wanted(
@@ -92,16 +117,19 @@ def _survivors_of_wanted(
     return place[nms(box + (group[place] * reach)[:, None], score[place], threshold)]
 
 
-def _survivors_of_all(box: Tensor, score: Tensor, group: Tensor, wanted: Tensor, threshold: float) -> Tensor:
-    """The same without asking how many are wanted: the others are one box apart from all, with lowest score.
+def _survivors_of_all(
+    boxes: Tensor, scores: Tensor, groups: Tensor, wanted: Tensor, threshold: float, most: int
+) -> list[Tensor]:
+    """The same of each image, at most so many, without asking how many boxes are wanted.
 
-    That box is added once more, so that exactly one of its copies survives, and comes last.
+    The others are one box apart from all, with the lowest score. That box is added once more, so that exactly
+    one of its copies survives, and comes last.
     """
-    reach = box.masked_fill(~wanted[:, None], 0.0).amax() + 1
-    apart = box + (group * reach)[:, None]
-    far = torch.arange(-4.0, 0.0, device=box.device)  # boxes of an image have no coordinate below 0
-    apart = torch.where(wanted[:, None], apart, far)
-    apart = torch.cat([apart, far[None]])
-    score = pad(score.masked_fill(~wanted, -torch.inf), (0, 1), value=-torch.inf)
-    keep: Tensor = nms(apart, score, threshold)
-    return keep[:-1]
+    some = wanted[..., None]
+    reach = boxes.masked_fill(~some, 0.0).amax(dim=(1, 2)) + 1
+    apart = boxes + (groups * reach[:, None])[..., None]
+    far = torch.arange(-4.0, 0.0, device=boxes.device)  # boxes of an image have no coordinate below 0
+    apart = torch.cat([torch.where(some, apart, far), far.expand(len(boxes), 1, 4)], dim=1)
+    scores = pad(scores.masked_fill(~wanted, -torch.inf), (0, 1), value=-torch.inf)
+    kept = [nms(*each, threshold) for each in zip(apart, scores, strict=True)]
+    return [each[: min(len(each) - 1, most)] for each in kept]

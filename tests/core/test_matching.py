@@ -322,9 +322,14 @@ def test_labels_at_most_so_many_at_a_time(
         band = torch.rand(labels.valid.shape, generator=torch.Generator().manual_seed(1)) < 0.3
         labels = replace(labels, valid=labels.valid & ~band, ignored=band & labels.valid)
     together = assign(priors, real, labels, RULES[name])
+    shared = assign(priors[0].nan_to_num(), real, labels, RULES[name])
     with Largest() as before:
         assign(priors[:1], real[:1], first_images(labels, 1), RULES[name])
     assert before.elements == NUM_SLOTS * NUM_PRIORS
+    for images in (1, 3, NUM_IMAGES - 1):  # several at a time, and one that is left over
+        monkeypatch.setattr(matching, "MOST_PAIRS", images * NUM_SLOTS * NUM_PRIORS + 1)
+        assert assign(priors, real, labels, RULES[name]).equal(together)
+        assert assign(priors[0].nan_to_num(), real, labels, RULES[name]).equal(shared)
     for rows in (1, 2, 4):
         monkeypatch.setattr(matching, "MOST_PAIRS", rows * NUM_PRIORS + 1)
         assert assign(priors, real, labels, RULES[name]).equal(together)

@@ -334,7 +334,7 @@ def test_wrong_options_of_a_teacher(registered: None, message: str, teacher: dic
 
 
 def test_teacher_in_half_precision(registered: None) -> None:
-    """teacher_dtype rounds the teacher's features, to 8 bits, and nothing of the student or of tests."""
+    """teacher_dtype rounds what the teacher's layers say, to 8 bits; nothing of the student or of tests."""
     plain, half = (
         detectors.semi_detector(None, EMA, model=dict(teacher_dtype=dtype)).eval()
         for dtype in ("float32", "bfloat16")
@@ -345,6 +345,15 @@ def test_teacher_in_half_precision(registered: None) -> None:
         assert rough.dtype == torch.float32
         assert not rough.equal(level)
         assert (rough - level).norm() < 0.03 * level.norm()
+    boxes = detectors.truth().boxes
+    heads = [
+        (rpn.logits, rpn.deltas, *frcnn.roi_forward(each.teacher, exact, [(0, boxes)])[0])
+        for each in (plain, half)
+        for rpn in [frcnn.rpn_forward(each.teacher, exact)]
+    ]
+    for value, rough in zip(*heads, strict=True):
+        assert rough.dtype == torch.float32 and not rough.equal(value)
+        assert (rough - value).norm() < 0.03 * value.norm()
     for level, same_level in zip(exact, half.extract_feat(look.images), strict=True):
         assert same_level.equal(level)
     theirs = frcnn.features(plain.student, look.images)

@@ -205,8 +205,8 @@ def test_sampled_rois_by_number(registered: None) -> None:
     targets = frcnn.sample_rois(detector, detectors.near(truth, 400), truth)
     assert targets.used.sum(dim=1).tolist() == [64, 64] and targets.boxes.shape == (2, 64, 4)
     assert targets.positive.sum(dim=1).tolist() == [16, 16] and frcnn.max_positives(detector) == 16
-    assert targets.positive[:, :16].all()  # `head(max_positives)` loses none
-    assert targets.head(16).delta_normaliser == targets.delta_normaliser == 128
+    assert targets.positive[:, :16].all()  # `positives(max_positives)` loses none
+    assert targets.positives(16).delta_normaliser == targets.delta_normaliser == 128
     assert targets.classes[~targets.positive].unique().tolist() == [8]
     coder = detector.roi_head.bbox_head.bbox_coder
     for image in range(2):

@@ -76,7 +76,7 @@ def test_a_group_of_few_slots_sees_its_own_view(detector: Any) -> None:
     joint = StudentPass(detector, labeled=batch.labeled, strong=batch.strong)
     alone = StudentPass(detector, strong=batch.strong)
     whole = frcnn.sample_rois(detector, joint.proposals("strong"), strong_labels(batch))
-    groups = {"whole": ("strong", whole), "half": ("strong", whole.head(7))}
+    groups = {"whole": ("strong", whole), "half": ("strong", whole.positives(7))}
     for name, losses in joint.roi_losses(groups).items():
         expected = alone.roi_losses({name: groups[name]})[name]
         for key, value in losses.items():

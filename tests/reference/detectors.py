@@ -13,6 +13,7 @@ from torch import Tensor
 from ssod.core.labels import BoxLabels
 from ssod.models import frcnn
 from ssod.models.views import SemiBatch, View
+from ssod.study.benchmark.lively import standardise
 
 CONFIG = Path(__file__).parent / "tiny_faster_rcnn.py"
 SIZES = ((96, 128), (70, 50))  # differ in both sides, so one padded batch holds padding of either kind
@@ -60,17 +61,6 @@ def enliven(detector: Any) -> Any:
     standardise(head.fc_reg, codes, deviation=1.0)
     head.fc_cls.bias[-1] += 2.5  # a detector calls most boxes background
     return detector
-
-
-def standardise(layer: Any, output: Tensor, deviation: float) -> None:
-    """Scales a linear layer so that each channel of its output has mean 0 and this deviation."""
-    flat = output.flatten(0, -2)
-    scale = deviation / flat.std(dim=0)
-    if len(scale) == 1:
-        scale = scale.expand(len(layer.weight))
-    mean = flat.mean(dim=0).expand(len(layer.weight))
-    layer.bias.copy_((layer.bias - mean) * scale)
-    layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))
 
 
 def view(sizes: tuple[tuple[int, int], ...] = SIZES, seed: int = 0) -> View:

@@ -16,7 +16,7 @@ from ssod.models.jitter import BoxJitter
 from ssod.study.benchmark import batches, memory, ours, rounds
 from ssod.study.benchmark.contestants import Contestant
 from ssod.study.benchmark.forcing import forced
-from ssod.study.benchmark.preparation import device_name, opened, waiting_for
+from ssod.study.benchmark.preparation import clock_of, device_name, opened, waiting_for
 from ssod.study.benchmark.settings import Settings, parse_size
 
 Varied = Literal["boxes", "classes", "size", "ratio", "jitters"]
@@ -61,7 +61,7 @@ def vary(
     with opened(settings, int(max(scale)) if what == "ratio" else 0) as config:
         made = points(config, settings, what, values)
         wait = waiting_for(settings.on)
-        seconds = rounds.interleave(made, settings.rounds, wait, say=say)
+        seconds = rounds.interleave(made, settings.rounds, wait, clock_of(settings), say)
         say("memory")
         taken = [memory.of(each, settings.on) for each in made]
         method = type(made[0].model.method).__name__
@@ -76,6 +76,7 @@ def vary(
         "device": device_name(settings.on),
         "precision": precision,
         "rounds": settings.rounds,
+        "clock": settings.clock,
         "vary": what,
         "unit": UNITS[what],
         "values": values,

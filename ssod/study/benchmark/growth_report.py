@@ -7,9 +7,9 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ssod.engine import result
 from ssod.engine.curves import COLOURS
 from ssod.engine.writing import replacing
+from ssod.study.benchmark.report import write_files
 
 
 def table(report: Mapping[str, Any]) -> tuple[str, list[str], list[list[str]]]:
@@ -27,7 +27,8 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
     """What was measured, in lines of text."""
     said = {key: "unknown" if each is None else f"{each:.2f}" for key, each in report["exponents"].items()}
     return [
-        f"{report['config']} on {report['device']}, {report['precision']}, {report['rounds']} rounds",
+        f"{report['config']} on {report['device']}, {report['precision']}, {report['rounds']} rounds, "
+        f"{report['clock']} clock",
         f"memory: {report['memory']['measure']}",
         f"largest power of growth between neighbours (1 is linear): seconds {said['seconds']}, memory "
         f"{said['memory']}",
@@ -60,16 +61,8 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
         figure.savefig(partial_, dpi=130, format="png")
 
 
-def write(report: dict[str, Any], json_file: str | None, out: str | None) -> list[Path]:
+def write(report: Mapping[str, Any], json_file: str | None, out: str | None) -> list[Path]:
     """The files written: the JSON, and in the folder `out` JSON and plot."""
-    written = []
-    if json_file is not None:
-        written.append(Path(json_file))
-        result.write_json(written[-1], report)
-    if out is not None:
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        written += [folder / f"vary_{report['vary']}.{ending}" for ending in ("json", "png")]
-        result.write_json(written[-2], report)
-        draw(report, written[-1])
-    return written
+    name = f"vary_{report['vary']}"
+    plot = {f"{name}.png": lambda path: draw(report, path)}
+    return write_files(report, json_file, out, f"{name}.json", plot)

@@ -57,13 +57,13 @@ def make_lively(model: Any, batch: SemiBatch, boxes: int) -> None:
     head, floor = detector.roi_head.bbox_head, float(getattr(model.method, "floor", 0.5))
     pyramid = frcnn.features(detector, view.images)
     rpn = frcnn.rpn_forward(detector, pyramid)
-    _standardise(detector.rpn_head.rpn_cls, rpn.logits[..., None], 2.0)
-    _standardise(detector.rpn_head.rpn_reg, rpn.deltas[..., None], 0.3)
+    standardise(detector.rpn_head.rpn_cls, rpn.logits[..., None], 2.0)
+    standardise(detector.rpn_head.rpn_reg, rpn.deltas[..., None], 0.3)
     rpn = frcnn.rpn_forward(detector, pyramid)
     found = frcnn.proposals(detector, rpn, view, detector.test_cfg.rpn)
     [(logits, codes)] = frcnn.roi_forward(detector, pyramid, [(0, found.boxes)])
-    _standardise(head.fc_reg, codes, 0.3)
-    _standardise(head.fc_cls, logits, 1.0)
+    standardise(head.fc_reg, codes, 0.3)
+    standardise(head.fc_cls, logits, 1.0)
     [(logits, codes)] = frcnn.roi_forward(detector, pyramid, [(0, found.boxes)])
     seen = _Seen(pyramid, found, logits, codes)
     deviation, bias = _search(seen, detector, view, floor, boxes)
@@ -91,7 +91,7 @@ def _search(seen: _Seen, detector: Any, view: View, floor: float, boxes: int) ->
 
 
 @torch.no_grad()
-def _standardise(layer: nn.Module, output: Tensor, deviation: float) -> None:
+def standardise(layer: nn.Module, output: Tensor, deviation: float) -> None:
     """Scales a linear layer so that each channel of its output (..., C) has mean 0 and this deviation.
 
     An output of one channel for a layer of several is what all of them give, taken together.

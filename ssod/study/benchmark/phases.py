@@ -110,7 +110,7 @@ def phases_of(model: Any, optimizer: Any, clock: PhaseClock) -> Iterator[None]:
         (BoxJitter, "measure", JITTER),
         (frcnn, "class_probabilities", SOFT),
         (frcnn, "rpn_forward", either("RPN")),
-        (frcnn, "proposals", either("RPN")),
+        (frcnn, "proposals_of_views", either("RPN")),
         (frcnn, "sample_rois", "assignment"),
         (frcnn, "assign", "assignment"),
         (frcnn, "sample", "assignment"),
@@ -136,13 +136,18 @@ def phases_of(model: Any, optimizer: Any, clock: PhaseClock) -> Iterator[None]:
         yield
 
 
-def measure(contestant: Any, rounds: int, wait: Callable[[], object]) -> dict[str, dict[str, float]]:
+def measure(
+    contestant: Any,
+    rounds: int,
+    wait: Callable[[], object],
+    timer: Callable[[], float] = time.perf_counter,
+) -> dict[str, dict[str, float]]:
     """Seconds a step and share of each phase, in the order of PHASES: {phase: {"seconds", "share"}}.
 
     The means over rounds, after one that is not counted; on a GPU the host waits wherever a phase ends, so
     the sum is longer than a step.
     """
-    clock = PhaseClock(wait)
+    clock = PhaseClock(wait, timer)
     with phases_of(contestant.model, contestant.optimizer, clock):
         for turn in range(rounds + 1):
             contestant.prepare(turn)

@@ -1,6 +1,7 @@
 """What is built before anything is measured: config, model, batches, pseudo boxes."""
 
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -98,6 +99,11 @@ def device_name(device: str) -> str:
 def waiting_for(device: str) -> Callable[[], object]:
     """What returns when the device has nothing left to do."""
     return torch.cuda.synchronize if device == "cuda" else _nothing
+
+
+def clock_of(settings: Settings) -> Callable[[], float]:
+    """The clock that steps are timed by."""
+    return time.process_time if settings.clock == "processor" else time.perf_counter
 
 
 def _nothing() -> None:

@@ -1,6 +1,6 @@
 """The figures as tables on the console and in Markdown, and as a picture."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ PLACES = 12  # of waits, shown
 
 def tables(report: dict[str, Any], waits_of: Sequence[str]) -> list[tuple[str, list[str], Rows]]:
     """(title, heads, rows) of each table of a report; where these steps would wait, place by place."""
-    names = list(report["seconds"])
+    names, sizes = list(report["seconds"]), report["memory"]["bytes"]
     steps: Rows = []
     for name in names:
         took, waits = report["seconds"][name], report["waits"].get(name, {})
@@ -31,7 +31,7 @@ def tables(report: dict[str, Any], waits_of: Sequence[str]) -> list[tuple[str, l
                 name,
                 f"{took['median']:.3f} ({took['low']:.3f} to {took['high']:.3f})",
                 f"{report['images_per_second'][name]:.2f}",
-                f"{report['memory']['bytes'][name] / 2**20:.0f}",
+                f"{sizes[name] / 2**20:.0f}" if name in sizes else "",
                 str(report["operators"].get(name, "")),
                 str(waits.get("total", "")),
                 ", ".join(f"{key} {value:.1f}" for key, value in found.items()),
@@ -49,7 +49,7 @@ def tables(report: dict[str, Any], waits_of: Sequence[str]) -> list[tuple[str, l
     made = [("steps", heads, steps), ("ratios", ["ratio", "median", "low to high"], ratios)]
     made.append((f"phases of {report['phases_of']}", ["phase", "seconds", "share"], parts))
     for name in waits_of:
-        places = report["waits"][name]["places"]
+        places = report["waits"].get(name, {"places": []})["places"]
         rows = [
             [f"{each['file']}:{each['line']}", each["operator"], str(each["count"])]
             for each in places[:PLACES]
@@ -66,7 +66,7 @@ def sentences(report: dict[str, Any]) -> list[str]:
     sizes = ", ".join(f"{width}x{height}" for width, height in report["sizes"])
     lines = [
         f"{report['config']} on {report['device']}: {batch['labeled']} labeled + {batch['unlabeled']} "
-        f"unlabeled images of {sizes} px, {report['rounds']} rounds",
+        f"unlabeled images of {sizes} px, {report['rounds']} rounds, {report['clock']} clock",
         f"precision: ssod {report['precision']['ssod']}, mmdet {report['precision']['mmdet']}; weights: "
         f"{report['weights']}; RoIAlign of mmdet: {report['kernels']['mmdet']}; memory: "
         f"{report['memory']['measure']}",
@@ -125,19 +125,36 @@ def draw_phases(report: dict[str, Any], path: Path) -> None:
 
 def write(report: dict[str, Any], json_file: str | None, out: str | None) -> list[Path]:
     """The files written: the JSON, and in the folder `out` JSON, Markdown and the chart."""
-    written = []
-    if json_file is not None:
-        written.append(Path(json_file))
-        write_json(written[-1], report)
-    if out is not None:
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        written += [folder / name for name in ("benchmark.json", "benchmark.md", "phases.png")]
-        write_json(folder / "benchmark.json", report)
-        text = markdown(
-            f"Benchmark of {report['config']}", sentences(report), tables(report, list(report["waits"]))
-        )
-        with replacing(folder / "benchmark.md") as partial:
+
+    def page(path: Path) -> None:
+        found = tables(report, list(report["waits"]))
+        text = markdown(f"Benchmark of {report['config']}", sentences(report), found)
+        with replacing(path) as partial:
             partial.write_text(text, encoding="utf-8")
-        draw_phases(report, folder / "phases.png")
+
+    others: dict[str, Callable[[Path], object]] = {"benchmark.md": page}
+    if report["phases"]:
+        others["phases.png"] = lambda path: draw_phases(report, path)
+    return write_files(report, json_file, out, "benchmark.json", others)
+
+
+def write_files(
+    report: Mapping[str, Any],
+    json_file: str | None,
+    out: str | None,
+    name: str,
+    others: Mapping[str, Callable[[Path], object]],
+) -> list[Path]:
+    """The files written: the report as `json_file`, in the folder `out` as `name`, and what others write."""
+    written = [] if json_file is None else [Path(json_file)]
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        written.append(folder / name)
+    for path in written:
+        write_json(path, dict(report))
+    if folder is not None:
+        for other, draw in others.items():
+            draw(folder / other)
+            written.append(folder / other)
     return written

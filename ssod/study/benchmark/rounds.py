@@ -63,12 +63,14 @@ def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
     A method to a supervised step, and ours to mmdet's: the other way round, and mmdet's on one set of kernels
     to itself on another, are left out.
     """
-    ours = [name for name in ("method", "supervised") if name in seconds]
+    ours = [name for name in seconds if name.startswith("method")]
+    ours += [name for name in seconds if name == "supervised"]
     theirs = [name for name in seconds if name.startswith("mmdet_")]
-    pairs = [("method", "supervised")] if len(ours) == 2 else []
+    pairs = [(name, "supervised") for name in ours if name != "supervised"]
     pairs += [(own, other) for own in ours for other in theirs if (own, other[:12]) != WRONG]
     methods = [name for name in theirs if name.startswith("mmdet_method")]
     pairs += [(name, name.replace("method", "supervised")) for name in methods]
+    pairs = [pair for pair in pairs if set(pair) <= set(seconds)]
     return {f"{over}/{under}": ratio(seconds, over, under) for over, under in pairs}
 
 

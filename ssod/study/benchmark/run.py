@@ -11,11 +11,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from ssod import kernels
 from ssod.engine import result
+from ssod.errors import UserError
 from ssod.study.benchmark import loading, memory, ours, peers, phases, rounds
 from ssod.study.benchmark.as_gpu import as_on_a_gpu
 from ssod.study.benchmark.contestants import Contestant
 from ssod.study.benchmark.counting import OperatorCounter
-from ssod.study.benchmark.preparation import Prepared, device_name, prepared, waiting_for
+from ssod.study.benchmark.preparation import Prepared, clock_of, device_name, prepared, waiting_for
 from ssod.study.benchmark.settings import Settings
 
 
@@ -28,7 +29,7 @@ def benchmark(settings: Settings, say: Callable[[str], object] = lambda _: None)
     with prepared(settings) as made:
         contestants, wait = entries(made), waiting_for(settings.on)
         report = described(made)
-        seconds = rounds.interleave(contestants, settings.rounds, wait, say=say)
+        seconds = rounds.interleave(contestants, settings.rounds, wait, clock_of(settings), say)
         ratios = rounds.ratios(seconds)
         report["seconds"] = {name: rounds.summary(values) for name, values in seconds.items()}
         report["ratios"] = {name: each["median"] for name, each in ratios.items()}
@@ -38,8 +39,10 @@ def benchmark(settings: Settings, say: Callable[[str], object] = lambda _: None)
         }
         main = next((each for each in contestants if each.name == "method"), contestants[0])
         report["phases_of"] = main.name
+        if settings.steps_only:
+            return report | without_parts()
         say("phases, operators, memory, loader")
-        report["phases"] = phases.measure(main, min(settings.rounds, 3), wait)
+        report["phases"] = phases.measure(main, min(settings.rounds, 3), wait, clock_of(settings))
         report |= counted(contestants, made)
         report["memory"] = {
             "measure": memory.how(settings.on),
@@ -52,8 +55,26 @@ def benchmark(settings: Settings, say: Callable[[str], object] = lambda _: None)
 
 
 def entries(made: Prepared) -> list[Contestant]:
-    """All contestants, ours first."""
+    """All contestants, or those that `settings.steps` names, ours first; UserError for an unknown one."""
+    found, wanted = all_entries(made), made.settings.steps
+    unknown = sorted(set(wanted) - {each.name for each in found})
+    if unknown:
+        known = ", ".join(each.name for each in found)
+        raise UserError(f"--steps {unknown[0]}: there is no such step here; name some of {known}")
+    return [each for each in found if not wanted or each.name in wanted]
+
+
+def without_parts() -> dict[str, Any]:
+    """What stands in a report in the place of that which was not measured."""
+    nothing = ("phases", "operators", "operators_by_source", "operators_by_file", "waits", "boxes")
+    memory_of: dict[str, Any] = {"measure": "not measured", "bytes": {}}
+    return {**{name: {} for name in nothing}, "memory": memory_of, "loader": None}
+
+
+def all_entries(made: Prepared) -> list[Contestant]:
+    """Every contestant there is, ours first."""
     found = ours.contestants(made.config, made.model, made.batches)
+    found += ours.variants(made.config, made.settings, found)
     if made.settings.against is None:
         return found
     theirs = peers.contestants(
@@ -69,10 +90,7 @@ def entries(made: Prepared) -> list[Contestant]:
 
 def mmdet_precision(settings: Settings) -> str:
     """The precision of mmdet's steps."""
-    if not settings.amp_mmdet:
-        return "float32"
-    bfloat16 = settings.on == "cpu" or torch.cuda.is_bf16_supported()
-    return "bfloat16" if bfloat16 else "float16"
+    return ours.precision(settings.amp_mmdet, settings.on)
 
 
 def described(made: Prepared) -> dict[str, Any]:
@@ -96,6 +114,7 @@ def described(made: Prepared) -> dict[str, Any]:
         ),
         "sizes": sorted(shapes),
         "rounds": settings.rounds,
+        "clock": settings.clock,
         "weights": settings.checkpoint or f"random, {settings.warm_steps} supervised steps, heads set",
         "notes": made.notes,
     }

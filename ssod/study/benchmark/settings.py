@@ -1,7 +1,7 @@
 """What tools/benchmark.py was asked for, checked before anything is built."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ import torch
 from ssod.errors import UserError
 
 Kernels = Literal["torchvision", "ssod", "both"]
+Clock = Literal["wall", "processor"]
 Pair = tuple[int, int]
 
 
@@ -24,7 +25,11 @@ class Settings:
     drawn: drawn images in place of the config's · warm_steps: supervised steps before anything is measured,
     and boxes: candidate boxes an image that the heads are then set to find, neither with a checkpoint ·
     mmdet_kernels: whose RoIAlign mmdet runs on where mmcv has no compiled one · loader_batches: batches
-    drawn to time the config's loader, 0 for none · trace, json_file, out: what to write besides the table.
+    drawn to time the config's loader, 0 for none · clock: "wall", or "processor" for the seconds that this
+    process computed, which other work beside it does not lengthen (on a CPU, one thread) · also: our method's
+    step once more, with "teacher_bf16" (the teacher's layers in bfloat16) or "amp" (mixed precision), beside
+    itself in float32 · steps: names of steps to time, all without any · steps_only: leaves out all that is
+    not a step's time · trace, json_file, out: what to write besides the table.
     """
 
     config: str
@@ -42,6 +47,10 @@ class Settings:
     threads: int | None = None
     mmdet_kernels: Kernels = "torchvision"
     loader_batches: int = 4
+    clock: Clock = "wall"
+    also: Sequence[str] = ()
+    steps: Sequence[str] = ()
+    steps_only: bool = False
     trace: str | None = None
     json_file: str | None = None
     out: str | None = None
@@ -55,6 +64,14 @@ class Settings:
             raise UserError(f"--threads {self.threads}: give 1 or more")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
+        if self.clock == "processor" and (self.on == "cuda" or self.threads != 1):
+            raise UserError(
+                "--clock processor: is for steps on one thread of a CPU: add --threads 1 --device cpu"
+            )
+        if self.also and self.amp:
+            raise UserError(
+                "--also: with --amp the method's own step is not in float32; leave out one of them"
+            )
         if self.amp_mmdet and self.against is None:
             raise UserError("--amp-mmdet is for mmdet's steps: add --against mmdet")
         for option, path in (("--json", self.json_file), ("--trace", self.trace)):

@@ -69,6 +69,15 @@ NAMES: list[tuple[list[str], list[str]]] = [
             "mmdet_method/mmdet_supervised",
         ],
     ),
+    (
+        ["supervised", "method", "method_amp", "mmdet_method"],
+        [
+            "method/supervised",
+            "method_amp/supervised",
+            "method/mmdet_method",
+            "method_amp/mmdet_method",
+        ],
+    ),
     (["supervised", "mmdet_supervised"], ["supervised/mmdet_supervised"]),
     (
         ["method", "mmdet_supervised_ssod_kernels", "mmdet_method_ssod_kernels"],

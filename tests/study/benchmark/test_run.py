@@ -13,12 +13,13 @@ from mmengine.config import Config
 from reference import benchmark as reference
 
 from ssod.errors import UserError
-from ssod.study.benchmark.run import benchmark, prepared
+from ssod.study.benchmark.run import benchmark, entries, prepared
 from ssod.study.benchmark.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("no_collection")
 TOOL = str(Path(__file__).parents[3] / "tools/benchmark.py")
 SMALL = ["--device", "cpu", "--drawn", "--size", "128x96", "--rounds", "1", "--warm-steps", "1"]
+ONE_THREAD = ["--threads", "1", "--clock", "processor"]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,17 @@ def report(registered: None, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     """A Soft Teacher beside mmdet's, by the command; `files` are those it wrote."""
     folder = tmp_path_factory.mktemp("benchmark")
     config, json_file, trace = reference.write(folder / "tiny.py"), folder / "it.json", folder / "trace.json"
-    words = [config, *SMALL, "--against", "mmdet", "--mmdet-kernels", "both", "--trace", str(trace)]
+    words = [
+        config,
+        *SMALL,
+        *ONE_THREAD,
+        "--against",
+        "mmdet",
+        "--mmdet-kernels",
+        "both",
+        "--trace",
+        str(trace),
+    ]
     tool = runpy.run_path(TOOL)
     assert tool["main"]([*words, "--json", str(json_file), "--out", str(folder / "out")]) == 0
     found: dict[str, Any] = json.loads(json_file.read_text())
@@ -61,8 +72,8 @@ def test_both_soft_teachers_find_the_same_boxes(report: dict[str, Any]) -> None:
 def test_our_step_is_held_to_its_counts(report: dict[str, Any]) -> None:
     """Operators, and those that would make the host wait for a GPU; bounds to lower, never to raise."""
     operators, waits = report["operators"], report["waits"]["method"]
-    assert operators["method"] <= 0.47 * operators["mmdet_method"]
-    assert operators["supervised"] <= 0.58 * operators["mmdet_supervised"]
+    assert operators["method"] <= 0.32 * operators["mmdet_method"]
+    assert operators["supervised"] <= 0.45 * operators["mmdet_supervised"]
     assert report["waits"]["mmdet_method"]["total"] >= 300
     ours = {
         (each["file"], each["operator"]): each["count"]
@@ -72,7 +83,7 @@ def test_our_step_is_held_to_its_counts(report: dict[str, Any]) -> None:
     # The kernel that waits by itself: for the RPN of labeled and strong view (1 + 4 images), of the weak one
     # and for the teacher's boxes (4 + 4).
     assert ours == {("ssod/models/suppression.py", "torchvision::nms"): 13}
-    assert waits["total"] <= 27
+    assert waits["total"] <= 15
 
 
 def test_memory_and_loader(report: dict[str, Any]) -> None:
@@ -128,6 +139,38 @@ def test_every_step_starts_from_the_same_weights(registered: None, tmp_path: Pat
         second = method.step()
     assert first["num_boxes_cls"] > 0
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_some_steps_alone(registered: None, tmp_path: Path) -> None:
+    config = reference.write(tmp_path / "tiny.py", method=dict(type="FixMatch", min_score=0.5))
+    words = [config, *SMALL, "--batch", "1+1", "--steps-only", "--out", str(tmp_path / "out")]
+    words += ["--also", "teacher_bf16", "amp"]
+    main = runpy.run_path(TOOL)["main"]
+    names = ("method", "method_amp", "method_teacher_bf16")
+    assert main([*words, "--steps", *names]) == 0
+    found = json.loads((tmp_path / "out/benchmark.json").read_text())
+    assert set(found["seconds"]) == set(names) and found["ratios"] == found["phases"] == {}
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["benchmark.json", "benchmark.md"]
+    assert main([*words, "--steps", "mmdet_method"]) == 2  # without --against there is none
+
+
+def test_other_precisions_of_a_step(registered: None, tmp_path: Path) -> None:
+    """Nearly the same losses, not to the digit; and the step in float32 stays what it is."""
+    config = reference.write(tmp_path / "tiny.py")
+    options = dict(size=(96, 64), batch=(1, 1), drawn=True, warm_steps=1, also=("teacher_bf16", "amp"))
+    losses = {}
+    with prepared(Settings(config, device="cpu", **options)) as made:
+        found = {each.name: each for each in entries(made)}
+        for name in ("method", "method_teacher_bf16", "method_amp", "method"):
+            found[name].prepare(0)
+            value = float(found[name].step()["loss"])
+            assert losses.setdefault(name, value) == value
+    exact = losses["method"]
+    assert all(value != exact for name, value in losses.items() if name != "method")
+    assert losses["method_teacher_bf16"] == pytest.approx(exact, rel=0.1)
+    assert losses["method_amp"] == pytest.approx(exact, rel=0.1)
+    with pytest.raises(UserError, match="leave out one"):
+        Settings(config, device="cpu", amp=True, also=("amp",))
 
 
 AMP: list[tuple[dict[str, Any], tuple[str, str]]] = [

@@ -34,6 +34,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (dict(warm_steps=-1), "--warm-steps -1: give 0 or more"),
     (dict(threads=0), "--threads 0"),
     (dict(boxes=0), "--boxes 0"),
+    (dict(clock="processor", device="cpu"), "add --threads 1 --device cpu"),
     (dict(amp_mmdet=True), "add --against mmdet"),
     (dict(json_file="/nowhere/at/all.json"), "its folder does not exist"),
     (dict(trace="/nowhere/at/all.json"), "its folder does not exist"),
