@@ -1,7 +1,7 @@
 """The rungs of Soft Teacher's ablation, from a teacher that labels once to the whole method, on three seeds.
 
-STAC trains in stages; FixMatch end to end ("E2E"), then with the averaged model as labeler ("E2E + EMA"); then
-with soft background weights ("+ soft teacher"), and with box jittering, which is the whole method.
+STAC trains in stages; FixMatch end to end ("E2E"), then with the averaged model as labeler ("E2E + EMA");
+then with soft background weights ("+ soft teacher"), and with box jittering, which is the whole method.
 """
 
 axes = dict(

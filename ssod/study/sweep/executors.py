@@ -18,6 +18,7 @@ from ssod.engine.loading import usable_cores
 from ssod.errors import UserError, check_choice
 from ssod.study.sweep import jobs
 from ssod.study.sweep.jobs import Job
+from ssod.study.sweep.state import alone
 
 KINDS = ("local", "slurm", "debug")
 LIVES = ".lives"
@@ -80,11 +81,12 @@ class Local:
         self.most = min(most or fitting, fitting) if self.devices else most or fitting
         self.threads = max(usable_cores() // self.most, 1)
         self.slots: dict[int, Any] = {}
-        (work_dir / LIVES).mkdir(parents=True, exist_ok=True)
-        _sweep_up(work_dir / LIVES)
         self.life = work_dir / LIVES / uuid.uuid4().hex
-        self.lock = open(self.life, "w")  # noqa: SIM115  as long as the jobs
-        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        with alone(work_dir):
+            self.life.parent.mkdir(exist_ok=True)
+            _sweep_up(self.life.parent)
+            self.lock = open(self.life, "w")  # noqa: SIM115  as long as the jobs
+            fcntl.flock(self.lock, fcntl.LOCK_EX)
 
     def room(self, active: int) -> int:
         """How many jobs may be started now."""
@@ -192,9 +194,12 @@ class Slurm:
         """Nothing to give back."""
 
 
+Executor = Debug | Local | Slurm
+
+
 def make_executor(
     kind: str, work_dir: Path, most: int | None, gpus: int = 1, slurm: Mapping[str, Any] | None = None
-) -> Debug | Local | Slurm:
+) -> Executor:
     """The executor of a name; most: `--max-parallel`."""
     check_choice("sweep", "executor", kind, KINDS)
     if most is not None and most < 1:

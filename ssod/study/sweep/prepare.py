@@ -1,19 +1,16 @@
 """What a sweep writes before its first run: the list of runs, their configs, the splits they need."""
 
-import fcntl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from pprint import pformat
 from typing import Any
 
 from ssod.engine.result import write_json
 from ssod.engine.writing import replacing
-from ssod.errors import UserError
 from ssod.registry import register_all_modules
 from ssod.study.sweep.definition import Definition, read_definition
 from ssod.study.sweep.plan import Run, expand
-from ssod.study.sweep.state import progress
+from ssod.study.sweep.state import alone, progress
 
 CONFIGS = "configs"
 LIST = "sweep.json"
@@ -22,7 +19,7 @@ LIST = "sweep.json"
 def prepared_runs(definition: Definition, work_dir: Path, options: Mapping[str, Any]) -> list[Run]:
     """The runs of a sweep, whose list, configs and splits are on disk when this returns."""
     runs = expand(definition, work_dir, options)
-    with _alone(work_dir):
+    with alone(work_dir):
         for split in {run.split.name: run.split for run in runs if run.split is not None}.values():
             split.draw()
         for run in runs:
@@ -71,15 +68,3 @@ def folder_of(definition: Definition, work_dir: str | Path | None) -> Path:
 def config_path(work_dir: Path, run: Run) -> Path:
     """Where the resolved config of a run lies before the run has a copy of its own."""
     return work_dir / CONFIGS / f"{run.name}.py"
-
-
-@contextmanager
-def _alone(work_dir: Path) -> Iterator[None]:
-    """A block that no other call on the same work dir is in."""
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        with open(work_dir / ".plan", "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-    except OSError as error:
-        raise UserError(f"work dir {work_dir} can't be written ({error.strerror}): choose another") from error

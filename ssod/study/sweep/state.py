@@ -5,11 +5,14 @@ import json
 import os
 import socket
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ssod.errors import UserError
 
 ATTEMPTS = "attempts.jsonl"
 CLAIM = ".claim"
@@ -29,12 +32,22 @@ def claimed(folder: Path, patience: float = 0.0) -> Iterator[bool]:
         end = time.monotonic() + patience
         while not (got := _locks(file)) and time.monotonic() < end:
             time.sleep(0.05)
-        # A loader worker inherits the file, and with it the lock, which it may hold after the job's end.
-        pid = os.getpid()
-        os.register_at_fork(
-            after_in_child=lambda: None if os.getpid() == pid or file.closed else file.close()
-        )
+        # Loader workers inherit the file, and with it the lock, which they may hold after the job's end.
+        opened = weakref.ref(file)
+        os.register_at_fork(after_in_child=lambda: _close(opened()))
         yield got
+
+
+@contextmanager
+def alone(work_dir: Path) -> Iterator[None]:
+    """A block of writing to a sweep's own files that no other call on the same work dir is in."""
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        with open(work_dir / ".plan", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise UserError(f"work dir {work_dir} can't be written ({error.strerror}): choose another") from error
 
 
 def is_claimed(folder: Path) -> bool:
@@ -44,6 +57,11 @@ def is_claimed(folder: Path) -> bool:
             return not _locks(file, fcntl.LOCK_SH)
     except OSError:
         return False
+
+
+def _close(file: Any) -> None:
+    if file is not None:
+        file.close()
 
 
 def _locks(file: Any, kind: int = fcntl.LOCK_EX) -> bool:
@@ -68,6 +86,11 @@ def note(folder: Path, event: str, token: str, **more: Any) -> None:
 def attempts(folder: Path) -> list[dict[str, Any]]:
     """The lines of attempts.jsonl; a half-written one is left out."""
     return _records(_text(folder / ATTEMPTS))
+
+
+def has_begun(folder: Path, token: str) -> bool:
+    """Whether an attempt has got the run and trains it."""
+    return any(line.get("attempt") == token for line in attempts(folder))
 
 
 def ending(folder: Path, token: str) -> dict[str, Any]:
@@ -104,6 +127,8 @@ def progress(folder: Path, total: int) -> Progress:
     files = stages or [folder / "metrics.jsonl"]
     lines = [_records(_tail(file)) for file in files]
     iteration = sum(max((int(each["iteration"]) for each in some), default=0) for some in lines)
+    if not stages:
+        iteration = max(iteration, int(result.get("iterations") or 0))
     last = lines[-1] if lines else []
     step = next((each["seconds_per_step"] for each in reversed(last) if each.get("seconds_per_step")), None)
     lived = attempts(folder)

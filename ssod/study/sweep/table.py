@@ -21,12 +21,12 @@ STYLES = {
     "held by another": "yellow",
     "stopped": "yellow",
 }
-MOST_ROWS = 40
+LINES_AROUND = 8  # of the terminal, that are not rows
 
 
 @dataclass
 class Row:
-    """A line of the table. state: waiting, queued, running, held by another, stopped, failed, done."""
+    """A line of the table. state: waiting, starting, running, held by another, stopped, failed, done."""
 
     name: str
     total: int
@@ -60,7 +60,7 @@ class Board:
             yield self
             return
         with Live(
-            self.table(), console=self.console, auto_refresh=False, vertical_overflow="crop"
+            self._fitting(), console=self.console, auto_refresh=False, vertical_overflow="crop"
         ) as self.live:
             yield self
         self.live = None
@@ -68,7 +68,7 @@ class Board:
     def update(self) -> None:
         """Draws the table again; elsewhere, says what is new."""
         if self.live is not None:
-            self.live.update(self.table(), refresh=True)
+            self.live.update(self._fitting(), refresh=True)
             return
         for row in self.rows:
             now = (row.state, row.progress.ap)
@@ -88,14 +88,17 @@ class Board:
         """Prints one line, above the table if it is alive."""
         self.console.print(text, markup=False)
 
-    def table(self, limit: int | None = MOST_ROWS) -> Table:
+    def _fitting(self) -> Table:
+        return self.table(max(self.console.height - LINES_AROUND, 4))
+
+    def table(self, limit: int | None = None) -> Table:
         """The table; of many runs those that something happens to, and how many there are of the others."""
         counts: dict[str, int] = {}
         for row in self.rows:
             counts[row.state] = counts.get(row.state, 0) + 1
         shown = list(self.rows)
         if limit is not None and len(shown) > limit:
-            order = ("running", "failed", "held by another", "stopped", "queued", "waiting", "done")
+            order = ("running", "failed", "held by another", "stopped", "starting", "waiting", "done")
             kept = {id(row) for row in sorted(shown, key=lambda row: order.index(row.state))[:limit]}
             shown = [row for row in shown if id(row) in kept]
         said = ", ".join(f"{count} {state}" for state, count in counts.items())
@@ -113,7 +116,7 @@ class Board:
 
     def final(self) -> None:
         """Prints the whole table once more, and a line for each run that failed."""
-        self.console.print(self.table(limit=None))
+        self.console.print(self.table())
         for row in self.rows:
             if row.state == "failed":
                 log = f" (log: {os.path.relpath(row.progress.log)})" if row.progress.log else ""
