@@ -1,6 +1,3 @@
-"""Soft Teacher's ladder on drawn shapes, cut to a third of the schedule."""
+"""Soft Teacher's ladder on drawn shapes."""
 
-_base_ = "./_base_/ladder.py"
-
-data = "shapes"
-iterations = 600
+_base_ = ["./_base_/ladder.py", "./_base_/shapes.py"]

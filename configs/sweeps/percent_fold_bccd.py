@@ -1,6 +1,6 @@
-"""5, 10 and 20 % of BCCD's 205 training images, three draws each, a fifth of the schedule."""
+"""5, 10 and 20 % of BCCD's 205 training images, three draws each."""
 
-_base_ = "./_base_/percent_fold.py"
+_base_ = ["./_base_/percent_fold.py", "./_base_/bccd.py"]
 
-data = "bccd_10"
-iterations = 300
+axes = dict(method=["fixmatch", "mean_teacher", "soft_teacher"])
+splits = dict(protocol="own")  # drawn of the labeled dataset's file, without replacement

@@ -4,10 +4,7 @@ STAC trains in stages; FixMatch end to end ("E2E"), then with the averaged model
 then with soft background weights ("+ soft teacher"), and with box jittering, which is the whole method.
 """
 
-axes = dict(
-    seed=[0, 1, 2],
-    method=["stac", "fixmatch", "fixmatch_ema", "soft_teacher_no_jitter", "soft_teacher"],
-)
+axes = dict(seed=[0, 1, 2])
 configs = dict(
     stac="../stac/{data}.py",
     fixmatch="../fixmatch/{data}.py",

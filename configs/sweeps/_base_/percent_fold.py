@@ -1,6 +1,9 @@
 """All methods on shares of labeled images, each share on three draws of them."""
 
-axes = dict(percent=[5, 10, 20], fold=[1, 2, 3], method=["fixmatch", "mean_teacher", "soft_teacher"])
+axes = dict(
+    percent=[5, 10, 20],
+    fold=[1, 2, 3],
+    method=["stac", "fixmatch", "mean_teacher", "unbiased_teacher", "soft_teacher"],
+)
 configs = "../{method}/{data}.py"
 supervised = "../supervised/{data}.py"
-splits = dict(protocol="own")  # drawn from the labeled dataset's own file, without replacement, by fold

@@ -34,7 +34,8 @@ class Definition:
     """A sweep as its file says it.
 
     configs: a path with `{method}` and other axes to fill in, or a dict of method -> path or
-    dict(config=path, options={...}); relative paths begin at the file's folder · supervised: the path of the
+    dict(config=path, options={...}), all of them where no axis says otherwise; relative paths begin at the
+    file's folder · supervised: the path of the
     twin's config, None for no twins · axes: axis -> values, of which the grid is made · runs: explicit
     choices of axes, each combined with the grid · options: axis -> the config option (or options) that takes
     the value, or value -> options · cfg_options: of all runs · data: fills `{data}` in paths · iterations: to
@@ -53,7 +54,7 @@ class Definition:
     data: str = ""
     iterations: int | None = None
     splits: Mapping[str, Any] | None = None
-    gpus: int = 1
+    gpus: int | None = None
     slurm: Mapping[str, Any] = field(default_factory=dict)
 
     def file_of(self, method: str, axes: Axes) -> tuple[Path, dict[str, Any]]:
@@ -96,6 +97,9 @@ def read_definition(path: str | Path) -> Definition:
             f"{where} has no configs: say which config a method has, such as '../{{method}}/shapes.py'"
         )
     content["name"] = content.get("name") or path.stem
+    several = isinstance(content["configs"], Mapping)
+    if several and not any("method" in each for each in (content.get("axes", {}), *content.get("runs", ()))):
+        content["axes"] = {**content.get("axes", {}), "method": list(content["configs"])}
     made = Definition(path=path.resolve(), **content)
     _check(made, where)
     return made
@@ -120,7 +124,7 @@ def _check(made: Definition, where: str) -> None:
         raise UserError(f"{where}: percent and fold need splits=dict(...), which says where the splits are")
     for name in made.splits or ():
         check_choice(where, "splits option", name, SPLIT_NAMES)
-    if not isinstance(made.gpus, int) or made.gpus < 1:
+    if made.gpus is not None and (not isinstance(made.gpus, int) or made.gpus < 1):
         raise UserError(f"{where}: gpus is {made.gpus!r}: give the number of processes of a run, at least 1")
 
 

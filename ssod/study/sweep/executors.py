@@ -140,10 +140,14 @@ class Slurm:
 
     in_process = False
 
-    def __init__(self, work_dir: Path, most: int | None, gpus: int, parameters: Mapping[str, Any]) -> None:
-        self.folder, self.most, self.gpus = work_dir / "jobs", most or 256, gpus
+    def __init__(
+        self, work_dir: Path, most: int | None, gpus: int | None, parameters: Mapping[str, Any]
+    ) -> None:
+        self.folder, self.most = work_dir / "jobs", most or 256
         self.parameters: dict[str, Any] = {"time": 24 * 60, "job_name": work_dir.name, **parameters}
-        if gpus > 1:
+        if gpus is not None:
+            self.parameters.setdefault("gpus_per_node", gpus)
+        if (gpus or 1) > 1:
             self.parameters.setdefault("ntasks_per_node", gpus)
             self.parameters.setdefault("srun_args", ["--kill-on-bad-exit=1"])
         self.asked = -ASK_EVERY
@@ -198,7 +202,11 @@ Executor = Debug | Local | Slurm
 
 
 def make_executor(
-    kind: str, work_dir: Path, most: int | None, gpus: int = 1, slurm: Mapping[str, Any] | None = None
+    kind: str,
+    work_dir: Path,
+    most: int | None,
+    gpus: int | None = None,
+    slurm: Mapping[str, Any] | None = None,
 ) -> Executor:
     """The executor of a name; most: `--max-parallel`."""
     check_choice("sweep", "executor", kind, KINDS)
@@ -206,7 +214,7 @@ def make_executor(
         raise UserError(f"--max-parallel {most}: give a number of at least 1")
     if kind == "debug":
         return Debug(work_dir)
-    return Local(work_dir, most, gpus) if kind == "local" else Slurm(work_dir, most, gpus, slurm or {})
+    return Local(work_dir, most, gpus or 1) if kind == "local" else Slurm(work_dir, most, gpus, slurm or {})
 
 
 def _squeue() -> set[str] | None:

@@ -1,5 +1,7 @@
 """The runs of a sweep: each with its name, its resolved config and the hash of it, twins included."""
 
+import copy
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,8 +11,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ssod.engine.provenance import hash_config
 from ssod.errors import UserError
+from ssod.registry import METHODS, TEACHERS
 from ssod.study.sweep.definition import Axes, Definition
 from ssod.study.sweep.resolve import Resolver, identity
 from ssod.study.sweep.splits import Split
@@ -47,7 +49,7 @@ class Run:
 
 
 def expand(definition: Definition, work_dir: Path, options: Mapping[str, Any] | None = None) -> list[Run]:
-    """The runs in their order, each config once; twins stand before the first run that has them.
+    """The runs in their order, each config once, with all axes that lead to it; a twin before its first run.
 
     options: `--cfg-options`, for every run. Nothing is written. Raises UserError for a mistake in the sweep
     or in a run's config.
@@ -56,7 +58,9 @@ def expand(definition: Definition, work_dir: Path, options: Mapping[str, Any] | 
     runs: dict[str, Run] = {}
     for axes, twin in _choices(definition):
         run = _run(resolver, work_dir, axes, twin)
-        runs.setdefault(run.config_sha256, run)
+        first = runs.setdefault(_sameness(run), run)
+        # The same training under other axes, such as the default of one and of another option.
+        first.axes.update({**axes, **first.axes})
     return list(runs.values())
 
 
@@ -66,8 +70,8 @@ def _choices(definition: Definition) -> Iterator[tuple[Axes, bool]]:
     for chosen in definition.runs or [{}]:
         for values in product(*grid):
             axes = {**dict(values), **chosen}
-            if "method" not in axes and "{method}" not in str(definition.configs):
-                raise UserError(f"sweep {definition.path}: a run has no method: name one in axes or runs")
+            if "method" not in axes:
+                raise UserError(f"sweep {definition.path}: a run has no method: name it in axes or runs")
             if definition.supervised is not None:
                 yield _twin_of(definition, axes), True
             if definition.supervised is None or axes["method"] != TWIN:
@@ -91,10 +95,27 @@ def _is_shared(definition: Definition, name: str, value: Any) -> bool:
 
 
 def _run(resolver: Resolver, work_dir: Path, axes: Axes, twin: bool) -> Run:
+    # Late: it brings mmdet's datasets, whose greetings register_all_modules keeps quiet.
+    from ssod.engine.provenance import hash_config
+
     config, split, total = resolver.resolve(axes)
     digest = hash_config(identity(config))
     name = run_name(axes, digest)
     return Run(name, work_dir / name, axes, twin or axes["method"] == TWIN, config, digest, split, total)
+
+
+def _sameness(run: Run) -> str:
+    """Equal for runs that train the same: an option that is set to its default is one that is left out."""
+    from ssod.engine.provenance import hash_config
+
+    whole = copy.deepcopy(identity(run.config))
+    for part, registry in (("method", METHODS), ("teacher", TEACHERS)):
+        node = whole["model"].get(part) or {}
+        kind = registry.get(node.get("type", ""))
+        for name, option in inspect.signature(kind).parameters.items() if kind is not None else ():
+            if option.default is not option.empty:
+                node.setdefault(name, option.default)
+    return hash_config(whole)
 
 
 def run_name(axes: Axes, digest: str) -> str:
