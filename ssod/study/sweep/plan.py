@@ -111,7 +111,7 @@ def _sameness(run: Run) -> str:
     whole = copy.deepcopy(identity(run.config))
     for part, registry in (("method", METHODS), ("teacher", TEACHERS)):
         node = whole["model"].get(part) or {}
-        kind = registry.get(node.get("type", ""))
+        kind = registry.get(node["type"]) if node.get("type") else None
         for name, option in inspect.signature(kind).parameters.items() if kind is not None else ():
             if option.default is not option.empty:
                 node.setdefault(name, option.default)

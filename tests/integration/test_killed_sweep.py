@@ -1,0 +1,118 @@
+"""A sweep killed ten times, itself, a run of it or all its processes, ends as one that nobody killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reference.killed_runs import differences, state_of
+from reference.toy_sweep import write_sweep
+
+pytestmark = pytest.mark.slow
+
+PROJECT = Path(__file__).resolve().parents[2]
+ITERATIONS = 60
+CONFIG = f"train_cfg = dict(max_iters={ITERATIONS}, val_interval=20)\n"
+NAMES = ("toy-rate_0.1", "toy-rate_0.2", "toy-rate_0.3")
+
+
+def start(sweep: Path, work_dir: Path, seconds: float) -> subprocess.Popen[bytes]:
+    """The command, at work; it prints to `<work_dir>.log`."""
+    environment = {**os.environ, "TOY_SECONDS": str(seconds), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, (PROJECT, PROJECT / "tests")))
+    command = [sys.executable, "tools/sweep.py", sweep, "--work-dir", work_dir, "--max-parallel", "3"]
+    with open(f"{work_dir}.log", "a") as log:
+        return subprocess.Popen(
+            list(map(str, command)), cwd=PROJECT, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+
+
+def finish(sweep: Path, work_dir: Path, seconds: float = 0.0) -> None:
+    code = start(sweep, work_dir, seconds).wait(600)
+    assert code == 0, Path(f"{work_dir}.log").read_text()[-3000:]
+
+
+def ours(work_dir: Path) -> dict[int, str]:
+    """The processes whose command line names the work dir: the sweep, submitit's and the runs'."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if any(word == str(work_dir) or word.startswith(f"{work_dir}/") for word in words):
+            found[int(path.parent.name)] = " ".join(words)
+    return found
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def lines(folder: Path, event: str | None = None) -> list[dict[str, Any]]:
+    path = folder / "attempts.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [each for each in records if event in (None, each["event"])]
+
+
+def begun(work_dir: Path) -> int:
+    return sum(len(lines(folder, "start")) for folder in work_dir.glob("toy-*"))
+
+
+def test_ten_kills(tmp_path: Path) -> None:
+    rates = 'axes = dict(method=["toy"], rate=[0.1, 0.2, 0.3])\n'
+    sweep, whole, parts = write_sweep(tmp_path, rates, CONFIG), tmp_path / "whole", tmp_path / "parts"
+    finish(sweep, whole)
+    draw = random.Random(0)
+    kinds = ["sweep", "run", "tree"] * 3 + ["tree"]
+    draw.shuffle(kinds)
+    for number, kind in enumerate(kinds):
+        before, process = begun(parts), start(sweep, parts, seconds=0.4)
+        if number % 4:  # else at any moment, also before there is a run
+            end = time.monotonic() + 120
+            while process.poll() is None and begun(parts) == before and time.monotonic() < end:
+                time.sleep(0.1)
+        time.sleep(draw.uniform(0.5, 9))
+        found = ours(parts)
+        runs = [pid for pid, words in found.items() if "submitit.core._submit" in words]
+        kill({"sweep": [process.pid], "run": runs[:1], "tree": list(found)}[kind])
+        if kind == "run":  # the sweep goes on, and tries it again
+            time.sleep(draw.uniform(1, 15))
+            kill([process.pid])
+        process.wait(60)
+    finish(sweep, parts)
+
+    deadline = time.monotonic() + 60
+    while ours(parts) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not ours(parts), "a process outlived the sweep"
+    folders = {folder.name.rpartition("-")[0]: folder for folder in parts.glob("toy-*")}
+    assert sorted(folders) == sorted(NAMES)  # no run lost, none twice
+    for name, folder in folders.items():
+        [other] = whole.glob(f"{name}-*")
+        found, expected = (json.loads((each / "result.json").read_text()) for each in (folder, other))
+        assert found["status"] == "done" and found["iterations"] == ITERATIONS
+        assert found["metrics"] == expected["metrics"]
+        assert not differences(state_of(folder), state_of(other))
+        ends = [each for each in lines(folder, "end") if each["status"] == "done"]
+        starts = [each for each in lines(folder) if each["event"] == "start"]
+        assert len(ends) <= 1
+        assert not ends or lines(folder)[-1] == ends[0], "a run was done again"
+        assert len(starts) >= 2, "this run was not hit: kill more"
+    before = begun(parts)
+    finish(sweep, parts)  # nothing is left to do
+    assert begun(parts) == before
+    said = Path(f"{parts}.log").read_text()
+    assert said.count("sweep toys: 3 done") == 2
