@@ -21,7 +21,7 @@ def at_length(config: Config, iterations: int) -> Config:
     """
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
         raise UserError(f"iterations is {iterations!r}: give a whole number of at least 1")
-    made = Config(copy.deepcopy(config.to_dict()))
+    made = Config(config.to_dict())
     length = Fraction(iterations, int(config.train_cfg.max_iters))
     factors = Factors(Fraction(1), Fraction(1), length, f"iterations={iterations}")
     spell_out(made)

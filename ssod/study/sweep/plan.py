@@ -1,6 +1,5 @@
 """The runs of a sweep: each with its name, its resolved config and the hash of it, twins included."""
 
-import copy
 import inspect
 import re
 from collections.abc import Iterator, Mapping
@@ -108,7 +107,7 @@ def _sameness(run: Run) -> str:
     """Equal for runs that train the same: an option that is set to its default is one that is left out."""
     from ssod.engine.provenance import hash_config
 
-    whole = copy.deepcopy(identity(run.config))
+    whole = identity(run.config)
     for part, registry in (("method", METHODS), ("teacher", TEACHERS)):
         node = whole["model"].get(part) or {}
         kind = registry.get(node["type"]) if node.get("type") else None
@@ -127,5 +126,5 @@ def run_name(axes: Axes, digest: str) -> str:
         if name not in ("method", "seed")
     ]
     words += [f"s{axes['seed']}"] if "seed" in axes else []
-    said = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", str(word)).strip("._") for word in words)
+    said = "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", str(word)).strip("._") for word in words)
     return f"{said[:MOST_LETTERS]}-{digest[:8]}"

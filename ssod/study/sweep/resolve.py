@@ -1,6 +1,5 @@
 """From a choice of axes to the config that trains: which file, scaled how, with which options and images."""
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,7 @@ class Resolver:
             said = {name: dict(raw[name]) for name in LOADERS if raw.get(name)}
             self.loaded[path] = load_config(path), said
         config, said = self.loaded[path]
-        return Config(copy.deepcopy(config.to_dict())), said
+        return Config(config.to_dict()), said
 
     def _axis_options(self, axes: Axes) -> dict[str, Any]:
         """The config options that the values of axes stand for."""
