@@ -116,3 +116,39 @@ def test_ten_kills(tmp_path: Path) -> None:
     assert begun(parts) == before
     said = Path(f"{parts}.log").read_text()
     assert said.count("sweep toys: 3 done") == 2
+
+
+def test_signals_to_all_and_two_callers(tmp_path: Path) -> None:
+    """Time's warning to a job, Ctrl-C's signal to everybody at once, two calls at the same time."""
+    sweep = write_sweep(tmp_path, 'axes = dict(method=["toy"], rate=[0.1])\n', CONFIG)
+    work_dir = tmp_path / "w"
+
+    def wait_for(starts: int) -> int:
+        """The number of the job's process, as soon as the attempt takes steps."""
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline:
+            if begun(work_dir) == starts:
+                [folder] = work_dir.glob("toy-*")
+                pid = int(lines(folder, "start")[-1]["pid"])
+                said = folder / "metrics.jsonl"
+                if said.exists() and said.stat().st_mtime > lines(folder, "start")[-1]["time"]:
+                    return pid
+            time.sleep(0.1)
+        raise AssertionError(Path(f"{work_dir}.log").read_text())
+
+    first = start(sweep, work_dir, seconds=0.4)
+    os.kill(wait_for(1), signal.SIGUSR2)  # as submitit warns of a time limit: on from the checkpoint
+    pid = wait_for(2)
+    for each in (pid, first.pid, pid):  # a terminal, a cgroup and the sweep itself may all tell a job
+        os.kill(each, signal.SIGTERM)
+    assert first.wait(60) == 75
+    [folder] = work_dir.glob("toy-*")
+    assert [each["status"] for each in lines(folder, "end")] == ["stopped", "stopped"]
+    assert json.loads((folder / "result.json").read_text())["status"] == "stopped"
+    assert not ours(work_dir)
+
+    callers = [start(sweep, work_dir, seconds=0.1) for _ in range(2)]
+    assert [each.wait(300) for each in callers] == [0, 0], Path(f"{work_dir}.log").read_text()[-3000:]
+    assert len(lines(folder, "start")) == 3
+    assert json.loads((folder / "result.json").read_text())["iterations"] == ITERATIONS
+    assert "held by another" in Path(f"{work_dir}.log").read_text()

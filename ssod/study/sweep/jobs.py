@@ -36,7 +36,8 @@ class Job:
 
 def in_own_process(job: Job) -> None:
     """Runs the job and ends the process with tools/train.py's exit code."""
-    for variable, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("OMP_NUM_THREADS", job.threads)):
+    threads = job.threads or os.environ.get("SLURM_CPUS_PER_TASK")
+    for variable, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("OMP_NUM_THREADS", threads)):
         if value is not None:
             os.environ.setdefault(variable, str(value))
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":
