@@ -126,7 +126,7 @@ def progress(folder: Path, total: int) -> Progress:
     stages = sorted(folder.glob(STAGE_METRICS))
     files = stages or [folder / "metrics.jsonl"]
     lines = [_records(_tail(file)) for file in files]
-    iteration = sum(max((int(each["iteration"]) for each in some), default=0) for some in lines)
+    iteration = sum(max((int(each.get("iteration", 0)) for each in some), default=0) for some in lines)
     if not stages:
         iteration = max(iteration, int(result.get("iterations") or 0))
     last = lines[-1] if lines else []
