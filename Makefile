@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/soft_teacher/shapes.py
 
-.PHONY: setup format lint type test test-all demo bench
+.PHONY: setup format lint type test test-all docs demo bench
 
 setup:  ## an environment with the package, its tests and pre-commit
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,9 @@ test:
 
 test-all:  ## the slow ones, too
 	$(BIN)/pytest -m ""
+
+docs:  ## the pages and the API as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 demo:  ## the README's training run, whole
 	$(BIN)/python tools/train.py $(CONFIG)

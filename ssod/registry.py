@@ -19,6 +19,7 @@ DATA_SAMPLERS = _child("DATA_SAMPLERS", "ssod.data")
 TRANSFORMS = _child("TRANSFORMS", "ssod.data")
 HOOKS = _child("HOOKS", "ssod.engine")
 LOOPS = _child("LOOPS", "ssod.engine")
+VISBACKENDS = _child("VISBACKENDS", "ssod.engine")
 METHODS = Registry("method", scope="ssod", locations=["ssod.methods"])
 TEACHERS = Registry("teacher", scope="ssod", locations=["ssod.models"])
 FUNCTIONS = Registry("function", parent=MMENGINE_FUNCTIONS, scope="ssod", locations=["ssod.data"])
@@ -39,7 +40,6 @@ _PASS_THROUGH = [
         "EVALUATOR",
         "TASK_UTILS",
         "VISUALIZERS",
-        "VISBACKENDS",
         "LOG_PROCESSORS",
     )
 ]

@@ -21,7 +21,7 @@ COMMANDS = [
     'pip install -e ".[test]"',
     "pytest",
 ]
-VERBS = ("setup", "format", "lint", "type", "test", "test-all", "demo", "bench")
+VERBS = ("setup", "format", "lint", "type", "test", "test-all", "docs", "demo", "bench")
 CITATION = re.compile(r"`(?P<path>[\w/.]+\.py):(?P<line>\d+) (?P<name>\w+)`")
 PATH = re.compile(r"\b(?:configs|tools|docs|ssod|tests|data)/[\w/.-]+\.(?:py|md|jpg|png|cfg)\b")
 
@@ -81,7 +81,11 @@ def test_the_makefile_knows(verb: str) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "Makefile", "docs/papers.md", "docs/datasets.md", "docs/detectors.md", "docs/slurm.md"],
+    [
+        *("README.md", "Makefile", "mkdocs.yml", "docs/index.md", "docs/papers.md", "docs/studies.md"),
+        *("docs/datasets.md", "docs/deploy.md", "docs/detectors.md", "docs/report.md", "docs/slurm.md"),
+        "docs/telemetry.md",
+    ],
 )
 def test_every_path_a_page_names_exists(page: str) -> None:
     missing = sorted({name for name in PATH.findall(read(page)) if not (ROOT / name).exists()})

@@ -12,6 +12,7 @@ _base_ = [
 ]
 
 model = dict(method=dict(type="SoftTeacher", unsup_weight=2.0))
+hidden_truth = None  # nobody has annotated unlabeled2017
 train_dataloader = dict(
     batch_size=8,
     sampler=dict(counts=(4, 4)),

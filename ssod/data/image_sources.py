@@ -1,4 +1,4 @@
-"""Which images a source names: a folder, a glob, a list, a COCO file, or several; none is opened."""
+"""Which images a source names: a folder, a glob, a list, a COCO file, an image, or several."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from ssod.errors import UserError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 Source = str | Path
-KINDS = "a folder, a .txt list, a COCO .json file or a glob such as 'photos/**/*.jpg'"
+KINDS = "a folder, a .txt list, a COCO .json file or a glob such as 'photos/**/*.jpg', or one image"
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ def _list_one(source: str, root: str | None) -> Listing:
         return _numbered(folder, _lines(path))
     if path.suffix == ".json":
         return _coco(source, folder)
+    if path.suffix.lower() in SUFFIXES:
+        return _numbered(str(path.parent), [path.name])
     raise UserError(f"images {source}: give {KINDS}")
 
 

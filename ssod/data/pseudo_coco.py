@@ -65,15 +65,16 @@ def write_pseudo_coco(
     provenance: Provenance,
     categories: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
+    skipped: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Writes the file whole or not at all; the same arguments give the same bytes.
 
     rows: a dict for each image, `id, file_name, width, height` in pixels and `boxes`, a list of
-    `[x, y, width, height, category id, score]`.
+    `[x, y, width, height, category id, score]` · skipped: those that could not be read, with their `fault`.
     """
     names = ("id", "file_name", "width", "height")
     boxes = [(row["id"], box) for row in rows for box in row["boxes"]]
-    content = {
+    content: dict[str, Any] = {
         "provenance": {**asdict(provenance), "ssod": ssod.__version__},
         "images": [{name: row[name] for name in names} for row in rows],
         "categories": [dict(each) for each in categories],
@@ -90,6 +91,8 @@ def write_pseudo_coco(
             for number, (image, box) in enumerate(boxes, 1)
         ],
     }
+    if skipped:
+        content["skipped"] = [{name: row[name] for name in ("id", "file_name", "fault")} for row in skipped]
     path = Path(path)
     partial = path.with_name(f".{path.name}.new")
     with partial.open("w", encoding="utf-8") as file:

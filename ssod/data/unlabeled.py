@@ -38,15 +38,16 @@ class ImageSet:
 
 
 def read_images(source: str | Path, root: str | Path | None = None) -> ImageSet:
-    """The images of a folder (with all below), of a glob, of a list (`.txt`) or of a COCO file (`.json`).
+    """The images of a folder (with all below), a glob, a list (`.txt`), a COCO file (`.json`), or one image.
 
     A list has one path a line. Relative names begin at `root`, by default the folder of the list or the COCO
     file. Images of a folder or a list are numbered from 1 in the order of their names; a COCO file's keep
     their ids. Annotations are not read. Raises UserError for a source that is missing, empty, of another
     kind, or names an image twice.
     """
-    if root is not None and Path(source).is_dir():
-        raise UserError(f"an image root ({root}) is for lists and COCO files; {source} is a folder")
+    if root is not None and Path(source).suffix not in (".txt", ".json"):
+        kind = "a folder" if Path(source).is_dir() else "neither"
+        raise UserError(f"an image root ({root}) is for lists and COCO files; {source} is {kind}")
     listing = list_images(source, root)
     twice = next((one for one, other in pairwise(listing.names) if one == other), None)
     if twice is not None:

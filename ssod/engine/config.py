@@ -1,5 +1,6 @@
 """Reading, checking and completing a config: a mistake is one line before anything is built."""
 
+import copy
 import traceback
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -16,7 +17,7 @@ from ssod.errors import UserError
 # What mmengine's Runner or a part of ours reads. Any other name must be a helper variable.
 KNOWN_NAMES = frozenset(
     (
-        *("model", "load_from", "stages", "data_policy", "written_for"),
+        *("model", "load_from", "stages", "data_policy", "written_for", "hidden_truth"),
         *("train_dataloader", "val_dataloader", "test_dataloader"),
         *("train_cfg", "val_cfg", "val_evaluator", "test_evaluator"),
         *("optim_wrapper", "param_scheduler", "auto_scale_lr"),
@@ -43,7 +44,9 @@ DEFAULT_HOOKS: dict[str, dict[str, Any] | None] = {
     "scalars": {"type": "ScalarLog"},
     "checkpoint": {"type": "Checkpoints"},
     "pictures": {"type": "PseudoLabelPictures"},
+    "telemetry": {"type": "PseudoLabelTelemetry"},
 }
+DEFAULT_VISUALIZER: dict[str, Any] = {"type": "Visualizer", "vis_backends": [{"type": "TensorBoard"}]}
 TRAINING_NEEDS = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
 VALIDATION_NEEDS = ("val_dataloader", "val_evaluator")
 
@@ -182,6 +185,8 @@ def complete(config: Config, path: str | Path) -> Config:
             config.val_cfg = {}
         config.val_cfg.setdefault("type", "SemiValLoop")
     config.default_hooks = {**DEFAULT_HOOKS, **(config.get("default_hooks") or {})}
+    if "visualizer" not in config:  # None is a choice: no event files
+        config.visualizer = copy.deepcopy(DEFAULT_VISUALIZER)
     config.randomness = {"seed": DEFAULT_SEED, **(config.get("randomness") or {})}
     config.data_policy = DataPolicy.of(config).as_config()
     choose_workers(config)

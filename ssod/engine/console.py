@@ -1,5 +1,6 @@
 """What a person sees of a run: a bar on a terminal, plain lines elsewhere, a table at the end."""
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -106,6 +107,15 @@ class Reporter(Hook):  # type: ignore[misc]
         found = {key.split("/")[0]: ap for key, ap in (metrics or {}).items() if key.endswith("/bbox_mAP")}
         self.accuracy = "  ".join(f"AP {name} {100 * ap:.1f}" for name, ap in found.items())
         self.say(f"{runner.iter}/{runner.max_iters}  validation: {self.accuracy}")
+
+    def after_pseudo_labels(self, runner: Any, iteration: int, values: dict[str, float]) -> None:
+        """Prints how good the pseudo labels are where their truth is known."""
+        names = {"precision_50": "precision", "recall_50": "recall"}
+        found = {name: values[key] for key, name in names.items() if math.isfinite(values[key])}
+        if found:
+            said = "  ".join(f"{name} {100 * value:.0f} %" for name, value in found.items())
+            boxes = values["boxes_per_image"]
+            self.say(f"{iteration}/{runner.max_iters}  pseudo labels: {said}  boxes/image {boxes:.1f}")
 
     def close(self) -> None:
         """Takes the bar away."""

@@ -10,8 +10,9 @@ from mmengine.hooks import Hook, RuntimeInfoHook
 from torch import Tensor
 
 # Registered by being imported: the registry names this module and `loops` only.
-from ssod.engine import checkpoints, finite_guard, optim, pictures  # noqa: F401
+from ssod.engine import checkpoints, event_files, finite_guard, optim, pictures  # noqa: F401
 from ssod.engine.evaluate import unwrap
+from ssod.engine.telemetry import hook as telemetry_hook  # noqa: F401
 from ssod.registry import HOOKS
 
 
@@ -101,6 +102,11 @@ class ScalarLog(Hook):  # type: ignore[misc]
         if iteration % self.interval == 0 or iteration == runner.max_iters:
             self._give_out(runner, iteration)
         self.mark = time.perf_counter()
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Hands the AP of each network to the visualizer; the recorder has it from the loop."""
+        finite = {key: value for key, value in (metrics or {}).items() if math.isfinite(value)}
+        runner.visualizer.add_scalars(finite, step=runner.iter)
 
     def after_val(self, runner: Any) -> None:
         """Keeps the time of a validation out of the time of a step."""

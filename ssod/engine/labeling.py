@@ -14,19 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 import ssod.data.transforms  # noqa: F401  registers what the pipeline names
 from ssod.data.decode import BadImage
 from ssod.data.pseudo_coco import Provenance, read_pseudo_coco, write_pseudo_coco
-from ssod.data.unlabeled import ImageSet, read_images
+from ssod.data.unlabeled import ImageSet
 from ssod.data.workers import SteadyWorker
 from ssod.engine import evaluate
-from ssod.engine.config import check_names, merge_options, read_config
 from ssod.engine.console import ImageCounter
 from ssod.engine.mistakes import mistakes_in_config
 from ssod.engine.partial import PartialFile, partial_files, remove_partial_files
-from ssod.engine.provenance import check_output, labeling_pipeline, provenance_of
-from ssod.engine.runner import warnings_to_log
 from ssod.engine.stop import StopSignal
-from ssod.engine.testing import load_model, silence
 from ssod.errors import BadImageError, UserError
-from ssod.registry import register_all_modules
 
 AGREE_INTERVAL = 10  # batches of each process between two looks at what signals the others got
 Status = Literal["done", "stopped"]
@@ -97,16 +92,22 @@ def label_images(
     batch_size: int = 1,
     num_workers: int = 0,
     resume: bool = False,
-    most_bad: int = 0,
+    most_bad: int | None = 0,
     stop: StopSignal | None = None,
+    title: str = "labeling",
+    decimals: int = 2,
+    as_alone: bool = False,
 ) -> Status:
     """Writes the labels of `images` to `out`; "stopped" if a signal came first.
 
     The detections of `provenance.network` after its own NMS, with score >= `provenance.min_score`, in pixels
     of the original image. Every process of a distributed run takes its share of the batches. resume: goes on
     where an earlier call was stopped or killed, with the same bytes in the end. most_bad: that many images
-    that can't be read are named and get no box (and a size of 0 x 0). stop: the one that listens, where
-    somebody does already.
+    that can't be read are named and get no box (and a size of 0 x 0); None: any number but all of them, and
+    the file has them under "skipped" instead. stop: the one that listens, where somebody does already.
+    title: what the progress line calls it. decimals: of a box's numbers. as_alone: each image
+    is padded as if it were alone in its batch, so that its boxes don't depend on the others (norms and
+    convolutions see padding); those of one padded size still share a pass.
 
     Raises UserError for labels begun with other settings, or begun at all without `resume`, for more images
     that can't be read, and for a detector with other classes.
@@ -118,15 +119,15 @@ def label_images(
     partial = PartialFile(out, {"provenance": asdict(provenance), "batch_size": batch_size}, get_rank())
     done = {piece["batch"] for piece in partial.read()}
     barrier()  # nobody writes before all have read
-    dataset = _Images(images, pipeline, [each["name"] for each in categories], strict=not most_bad)
+    dataset = _Images(images, pipeline, [each["name"] for each in categories], strict=most_bad == 0)
     evaluate.check_classes(model, dataset)
     # Images are always labeled in the same batches: an interrupted run and an uninterrupted one see the same
     # padding and give the same bytes.
     count = len(dataset)
     batches = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
-    labeler = _Labeler(model, dataset, provenance, [each["id"] for each in categories])
+    labeler = _Labeler(model, dataset, provenance, [each["id"] for each in categories], decimals, as_alone)
     missing = [number for number in range(len(batches)) if number not in done]
-    counter = ImageCounter("labeling", count, sum(len(batches[n]) for n in done), quiet=not is_main_process())
+    counter = ImageCounter(title, count, sum(len(batches[n]) for n in done), quiet=not is_main_process())
     stop = stop or StopSignal()
     partial.open()
     try:
@@ -139,11 +140,15 @@ def label_images(
     barrier()  # all shares are written
     rows = {piece["batch"]: piece["rows"] for piece in partial.read()}
     ordered = [row for number in range(len(batches)) for row in rows[number]]
-    _check_faults(ordered, most_bad)
+    kept, skipped = _sort_out(ordered, most_bad)
     if is_main_process():
-        write_pseudo_coco(out, provenance, categories, ordered)
+        if kept:
+            write_pseudo_coco(out, provenance, categories, kept, skipped)
         remove_partial_files(out)
     barrier()
+    if not kept:
+        raise UserError(f"none of {count} images can be read; the first: {skipped[0]['file_name']} "
+                        f"({skipped[0]['fault']}): name other images")  # fmt: skip
     return "done"
 
 
@@ -174,9 +179,14 @@ def _label_share(
             return
 
 
-def _check_faults(rows: Sequence[Row], most_bad: int) -> None:
-    """Raises UserError, on all processes alike, where more images could not be read than may be."""
+def _sort_out(rows: Sequence[Row], most_bad: int | None) -> tuple[Sequence[Row], Sequence[Row]]:
+    """The images to write, and those to name as skipped.
+
+    Raises UserError, on all processes alike, where more images could not be read than may be.
+    """
     bad = [row for row in rows if "fault" in row]
+    if most_bad is None:
+        return [row for row in rows if "fault" not in row], bad
     if len(bad) > most_bad:
         shown = ", ".join(f"{row['file_name']} ({row['fault']})" for row in bad[:8])
         raise UserError(
@@ -184,14 +194,23 @@ def _check_faults(rows: Sequence[Row], most_bad: int) -> None:
             f"{shown}{', ...' * (len(bad) > 8)}; restore or remove them, or raise "
             "data_policy.max_bad_fraction"
         )
+    return rows, ()
 
 
 class _Labeler:
     """A network in eval and float32, whose detections become rows."""
 
     def __init__(
-        self, model: Any, dataset: _Images, provenance: Provenance, category_ids: Sequence[Any]
+        self,
+        model: Any,
+        dataset: _Images,
+        provenance: Provenance,
+        category_ids: Sequence[Any],
+        decimals: int,
+        as_alone: bool,
     ) -> None:
+        self.decimals = decimals
+        self.as_alone = as_alone
         self.model = evaluate.unwrap(model).eval()
         self.dataset = dataset
         self.network = provenance.network
@@ -212,7 +231,7 @@ class _Labeler:
     def rows(self, indices: Sequence[int], loaded: tuple[Any, list[BadImage | None]]) -> list[Row]:
         """A row for each image of a batch; one with a `fault` for an image that could not be read."""
         batch, faults = loaded
-        found = iter(self._found(batch) if batch is not None else ())
+        found = iter(() if batch is None else self._apart(batch) if self.as_alone else self._found(batch))
         rows = []
         for index, fault in zip(indices, faults, strict=True):
             image = self.dataset.images[index]
@@ -225,6 +244,18 @@ class _Labeler:
             boxes = self._boxes(sample.pred_instances)
             rows.append({**row, "width": width, "height": height, "boxes": boxes})
         return rows
+
+    def _apart(self, batch: Any) -> Any:
+        """The network's detections on a batch, images of each padded size together."""
+        divisor = getattr(self.model.data_preprocessor, "pad_size_divisor", 1)
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for place, image in enumerate(batch["inputs"]):
+            groups.setdefault(tuple(-(-side // divisor) for side in image.shape[-2:]), []).append(place)
+        found: dict[int, Any] = {}
+        for places in groups.values():
+            part = {name: [batch[name][place] for place in places] for name in ("inputs", "data_samples")}
+            found |= dict(zip(places, self._found(part), strict=True))
+        return [found[place] for place in range(len(found))]
 
     def _found(self, batch: Any) -> Any:
         """The network's detections on a batch, in float32."""
@@ -239,64 +270,13 @@ class _Labeler:
         corners, labels, scores = (found[key].cpu().tolist() for key in ("bboxes", "labels", "scores"))
         boxes = [
             [
-                *(round(value, 2) for value in (x, y, right - x, bottom - y)),
+                *(round(value, self.decimals) for value in (x, y, right - x, bottom - y)),
                 self.category_ids[label],
                 round(s, 6),
             ]
             for (x, y, right, bottom), label, s in zip(corners, labels, scores, strict=True)
         ]
         return [box for box in boxes if box[2] > 0 and box[3] > 0]
-
-
-# ---------------------------------------------------------------- tools/pseudo_label.py
-
-
-def label_with_checkpoint(
-    config_path: str | Path,
-    checkpoint: str | Path,
-    source: str | Path,
-    out: str | Path,
-    min_score: float = 0.9,
-    batch_size: int | None = None,
-    num_workers: int | None = None,
-    which: str | None = None,
-    image_root: str | Path | None = None,
-    resume: bool = False,
-    options: Mapping[str, Any] | None = None,
-) -> Status:
-    """Labels a folder, a list or a COCO file with a checkpoint: what tools/pseudo_label.py calls.
-
-    which: "teacher" or "student", by default the one to ship · batch_size, num_workers: by default those of
-    the config's validation. Raises UserError for bad input.
-    """
-    register_all_modules()
-    out = Path(out)
-    if not out.resolve().parent.is_dir():
-        raise UserError(f"--out {out}: the folder does not exist")
-    if not 0 <= min_score <= 1:
-        raise UserError(f"--min-score {min_score}: a score is between 0 and 1")
-    with warnings_to_log():
-        config = read_config(config_path)
-        check_names(config, config_path)
-        merge_options(config, options or {})
-        pipeline = labeling_pipeline(config)
-        images = read_images(source, image_root)
-        categories = categories_of(config, images.categories)
-        silence()
-        model, _ = load_model(config, checkpoint)
-        [network] = evaluate.choose_networks(model, which or model.which[0])
-        provenance = provenance_of(config, checkpoint, images, min_score, network)
-        if check_output(out, provenance):
-            print(f"nothing to do: {out} holds these labels already")
-            return "done"
-        loader = config.val_dataloader
-        size = loader.get("batch_size", 1) if batch_size is None else batch_size
-        if size < 1:
-            raise UserError(f"--batch-size {size}: at least 1 image")
-        workers = loader.get("num_workers", 0) if num_workers is None else num_workers
-        status = label_images(model, images, out, provenance, pipeline, categories, size, workers, resume)
-    print(summary(out) if status == "done" else f"stopped: run again with --resume to finish {out}")
-    return status
 
 
 def summary(path: str | Path) -> str:

@@ -27,6 +27,7 @@ class Recorder(Hook):  # type: ignore[misc]
         self.began = time.perf_counter()
         self.seconds_before = 0.0
         self.drawn = 0  # records in curves.png
+        self.measured = False  # boxes an image are telemetry's, on fixed images, where there is any
         self.owns = False  # before that, result.json is still that of the run which is resumed
 
     def before_train(self, runner: Any) -> None:
@@ -38,6 +39,8 @@ class Recorder(Hook):  # type: ignore[misc]
             self.metrics.rewind(runner.iter, validated, runner.moved)
         for line in self.metrics.records("val"):
             self._take_metrics({k: v for k, v in line.items() if "/" in k})
+        for line in self.metrics.records("pseudo_labels"):
+            self._take_pseudo_labels(line)
         self._count_bad_steps(runner)
         self.write("running", runner.iter)
 
@@ -48,7 +51,7 @@ class Recorder(Hook):  # type: ignore[misc]
     def after_scalars(self, runner: Any, iteration: int, scalars: dict[str, float]) -> None:
         """Adds a line to metrics.jsonl."""
         boxes = boxes_per_image(scalars)
-        if boxes is not None:
+        if boxes is not None and not self.measured:
             self.record["pseudo_labels"]["boxes_per_image"] = boxes
         if is_main_process():
             self.metrics.append("train", iteration, scalars)
@@ -60,6 +63,12 @@ class Recorder(Hook):  # type: ignore[misc]
             self.metrics.append("val", runner.iter, metrics or {})
             self.write("running", runner.iter)
             self._draw()
+
+    def after_pseudo_labels(self, runner: Any, iteration: int, values: dict[str, float]) -> None:
+        """Adds a line to metrics.jsonl; result.json has the last values of what teaches classes."""
+        self._take_pseudo_labels(result.plain(values))
+        if is_main_process():
+            self.metrics.append("pseudo_labels", iteration, values)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Puts the seconds so far where a resumed run finds them."""
@@ -92,6 +101,11 @@ class Recorder(Hook):  # type: ignore[misc]
         for key, value in metrics.items():
             network, _, name = key.partition("/")
             self.record["metrics"].setdefault(network, {})[name] = value
+
+    def _take_pseudo_labels(self, values: Mapping[str, float | None]) -> None:
+        known = {name: values.get(name) for name in result.PSEUDO_LABELS}
+        if known["boxes_per_image"] is not None:
+            self.record["pseudo_labels"], self.measured = known, True
 
     def fail(self, error: BaseException) -> None:
         """Writes that the run failed, and of what."""

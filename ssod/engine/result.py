@@ -26,7 +26,11 @@ RESULT = "result.json"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
 DIVERGED = "diverged.json"  # what the finite guard knew when it ended the run
-OUTPUTS = (RESULT, METRICS, DIVERGED, "config.py", "curves.png", "train.log", FOLDER, "pseudo_labels")
+PSEUDO_LABELS = ("precision_50", "recall_50", "mean_iou", "boxes_per_image")  # of what teaches classes
+OUTPUTS = (
+    *(RESULT, METRICS, DIVERGED, "config.py", "curves.png", "train.log"),
+    *(FOLDER, "pseudo_labels", "tensorboard"),
+)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -114,7 +118,7 @@ def clear(work_dir: Path) -> None:
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object a line, for each log interval and each validation."""
+    """`metrics.jsonl`: one JSON object a line, for each log interval, each validation and each telemetry."""
 
     def __init__(self, work_dir: Path) -> None:
         self.path = work_dir / METRICS
@@ -126,7 +130,7 @@ class MetricsFile:
             file.write(line + "\n")
 
     def records(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """The lines so far, of one kind ("train", "val") or all; a half-written one is left out."""
+        """The lines so far, of one kind ("train", "val", "pseudo_labels") or all; no half-written one."""
         records = []
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8").splitlines():
@@ -143,7 +147,8 @@ class MetricsFile:
         """
         if not self.path.exists():
             return
-        limits = {"train": iteration, "val": validated}
+        # Telemetry belongs to a validation: one that was cut short is made anew with it.
+        limits = {"train": iteration, "val": validated, "pseudo_labels": validated}
         records = self.records()
         before, now = moved or (1, 1)
         for each in records:
@@ -174,7 +179,7 @@ def describe(config: Config, config_path: str | Path, device: str) -> dict[str, 
         "split": {},
         "test": {"score_thr": score_threshold(config), "evaluator": evaluator_name(config)},
         "metrics": {},
-        "pseudo_labels": {"precision_50": None, "recall_50": None, "boxes_per_image": None},
+        "pseudo_labels": dict.fromkeys(PSEUDO_LABELS),
     }
 
 

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from ssod.data.workers import SteadyWorker
 from ssod.engine.evaluate import prints_to
+from ssod.engine.event_files import with_folders
 from ssod.engine.mistakes import mistakes_in_config
 from ssod.models.folding import unfold_norms
 
@@ -73,9 +74,11 @@ class SemiRunner(Runner):  # type: ignore[misc]
         return loader
 
     def build_visualizer(self, visualizer: Any = None) -> Visualizer:
-        """The config's visualizer; without one, a visualizer that keeps nothing."""
+        """The config's visualizer, its files in the work dir; without one, one that keeps nothing."""
         if visualizer is None:
             visualizer = {"type": "Visualizer", "vis_backends": None}
+        if isinstance(visualizer, Mapping):
+            visualizer = with_folders(visualizer, Path(self.work_dir))
         return super().build_visualizer(visualizer)
 
     def register_default_hooks(self, hooks: Any = None) -> None:

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from ssod.engine import checkpoints, evaluate, result
 from ssod.engine.config import check_names, merge_options, read_config
+from ssod.engine.loading import choose_workers
 from ssod.engine.mistakes import mistakes_in_config
 from ssod.engine.runner import warnings_to_log
 from ssod.errors import UserError
@@ -39,6 +40,7 @@ def evaluate_checkpoint(
         config = read_config(config_path)
         check_names(config, config_path)
         merge_options(config, options or {})
+        choose_workers(config)
         loader, metric = _parts(config, config_path, split)
         silence()
         model, content = load_model(config, checkpoint)
@@ -71,11 +73,16 @@ def evaluate_checkpoint(
 def load_model(config: Config, checkpoint: str | Path) -> tuple[Any, dict[str, Any]]:
     """The config's model with a checkpoint's weights, on the device, and the checkpoint's content.
 
-    Raises UserError for a file that can't be read or belongs to another model.
+    Pretrained weights, which the checkpoint's take the place of, need not be there. Raises UserError for a
+    file that can't be read or belongs to another model.
     """
     content = checkpoints.load(checkpoint)
+    parts = copy.deepcopy(config.model)  # mmdet writes into what it builds from
+    backbone = (parts.get("detector") or {}).get("backbone") or {}
+    if backbone.get("type") in ("TorchvisionBackbone", "ssod.TorchvisionBackbone"):
+        backbone["weights"] = None
     with mistakes_in_config(), evaluate.prints_to(None):
-        model = MODELS.build(copy.deepcopy(config.model))  # mmdet writes into what it builds from
+        model = MODELS.build(parts)
     checkpoints.check_weights(model, content, str(checkpoint))
     model.load_state_dict(content["state_dict"])
     model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -13,9 +13,10 @@ import torch
 from reference import small_run
 
 from ssod.data.pseudo_coco import read_pseudo_coco
-from ssod.data.unlabeled import split_hash
+from ssod.data.unlabeled import read_images, split_hash
 from ssod.engine import labeling, provenance
-from ssod.engine.labeling import label_with_checkpoint
+from ssod.engine.config import read_config
+from ssod.engine.label_command import label_with_checkpoint
 from ssod.engine.partial import PartialFile, partial_files
 from ssod.errors import UserError
 
@@ -94,7 +95,7 @@ def test_boxes_are_those_of_the_network_alone(place: Path, whole: Path) -> None:
 
     model = small_run.build()
     model.load_state_dict(torch.load(place / "model.pth", weights_only=True)["state_dict"])
-    config = labeling.read_config(place / "config.py")
+    config = read_config(place / "config.py")
     pipeline = Compose(provenance.labeling_pipeline(config))
     names = sorted(each.name for each in (place / "images").iterdir())
     file, kept = read_pseudo_coco(whole), []
@@ -124,7 +125,7 @@ def test_boxes_are_those_of_the_network_alone(place: Path, whole: Path) -> None:
 
 def test_provenance(place: Path, whole: Path) -> None:
     found = read_pseudo_coco(whole).provenance
-    images = labeling.read_images(place / "images")
+    images = read_images(place / "images")
     assert found is not None and found["split_sha256"] == split_hash(images.images)
     assert found["checkpoint_sha256"] == provenance.hash_file(place / "model.pth")
     assert (found["min_score"], found["network"]) == (0.5, "teacher")
@@ -318,8 +319,8 @@ def test_the_command_says_what_it_wrote(place: Path, whole: Path, tmp_path: Path
 
 
 def label_some_bad(place: Path, folder: Path, out: Path, most_bad: int) -> Any:
-    config = labeling.read_config(place / "config.py")
-    images = labeling.read_images(folder)
+    config = read_config(place / "config.py")
+    images = read_images(folder)
     model = small_run.build()
     model.load_state_dict(torch.load(place / "model.pth", weights_only=True)["state_dict"])
     made = provenance.provenance_of(config, place / "model.pth", images, 0.5, "teacher")

@@ -1,9 +1,15 @@
 """The picture of pseudo labels: where each box is drawn, and in which colour."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import torch
 
 from ssod.core.labels import BoxLabels
+from ssod.data.hidden_truth import HiddenTruth
 from ssod.engine import pictures
 
 
@@ -52,3 +58,30 @@ def test_labels_of_a_file_are_drawn_on_the_strong_view_alone() -> None:
     assert tuple(picture[100, 50]) == pictures.MASK_COLOURS[0]
     legend = picture[406:]
     assert not (legend == pictures.TEACHER_COLOUR).all(axis=-1).any(), "there is no teacher's view to explain"
+
+
+def test_hidden_truth_is_dashed_in_both_views(tmp_path: Path) -> None:
+    """Where each view's homography shows it; the dashes leave gaps."""
+    content = dict(
+        images=[dict(id=1, file_name="a.png")],
+        annotations=[dict(image_id=1, category_id=1, bbox=[40, 60, 200, 100])],
+        categories=[dict(id=1, name="disc")],
+    )
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    batch: dict[str, Any] = views()
+    for name, shift in (("weak", 0.0), ("strong", 100.0)):
+        moved = np.array([[1, 0, shift], [0, 1, 0], [0, 0, 1]])
+        sample = SimpleNamespace(img_path="/d/a.png", homography_matrix=moved, img_shape=(400, 500))
+        batch[name]["data_samples"] = [sample]
+    nothing = labels([[1, 1, 2, 2]]).where(torch.tensor([[False]]))
+    found = {"weak": nothing, "strong": nothing, "masks": {}}
+    picture = pictures.draw(batch, found, ("disc",), HiddenTruth(str(tmp_path / "truth.json"), ("disc",)))
+    for left in (40, 500 + 6 + 140):
+        top = (picture[60, left : left + 201] == pictures.TRUTH_COLOUR).all(axis=-1)
+        assert 0.3 < top.mean() < 0.7 and top[0], "half of the line"
+        assert (picture[60:161, left] == pictures.TRUTH_COLOUR).all(axis=-1).any()
+        assert not picture[100, left + 20 : left + 180].any(), "an outline, not a filled box"
+    legend = picture[406:]
+    assert (legend == pictures.TRUTH_COLOUR).all(axis=-1).any()
+    without = pictures.draw(batch, found, ("disc",))
+    assert not (without[:400, :500] == pictures.TRUTH_COLOUR).all(axis=-1).any()

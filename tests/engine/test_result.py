@@ -33,12 +33,13 @@ def test_rewind_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     assert metrics.records() == [] and not metrics.path.exists()
     for iteration in (2, 4, 6):
         metrics.append("train", iteration, {"loss": 1.0})
+        metrics.append("pseudo_labels", iteration, {"precision_50": 0.5})
         metrics.append("val", iteration, {"teacher/bbox_mAP": 0.1})
     with metrics.path.open("a") as file:
         file.write('{"kind": "tra')  # the process was killed here
     metrics.rewind(4, 2)
     kept = [(each["kind"], each["iteration"]) for each in metrics.records()]
-    assert kept == [("train", 2), ("val", 2), ("train", 4)]
+    assert kept == [("train", 2), ("pseudo_labels", 2), ("val", 2), ("train", 4)]
 
 
 def test_two_runs_cannot_write_to_one_work_dir(tmp_path: Path) -> None:

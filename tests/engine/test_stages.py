@@ -15,7 +15,7 @@ from reference import small_run
 
 from ssod.data import pipelines
 from ssod.data.pseudo_coco import read_pseudo_coco
-from ssod.engine import labeling, result
+from ssod.engine import label_command, labeling, result
 from ssod.engine.config import complete
 from ssod.engine.provenance import hash_config
 from ssod.engine.stage_plan import Plan, student_config, teacher_config
@@ -170,7 +170,7 @@ def test_labels_are_the_teachers(run: Any, data: Path, tmp_path: Path) -> None:
     config = config_of(data)
     config.pop("stages")
     config.dump(tmp_path / "config.py")
-    labeling.label_with_checkpoint(
+    label_command.label_with_checkpoint(
         tmp_path / "config.py",
         tmp_path / "run" / "stage_1_teacher" / "checkpoints" / "last.pth",
         data / "unlabeled.json",

@@ -65,7 +65,7 @@ def test_a_run_leaves_its_files(toy_config: Config, tmp_path: Path, capfd: Any) 
     ]
     assert {p.name for p in out.iterdir()} == {
         *("result.json", "metrics.jsonl", "curves.png", "config.py", "train.log", "checkpoints"),
-        ".lock",
+        *(".lock", "tensorboard"),
     }
     printed, complained = capfd.readouterr()
     assert complained == ""

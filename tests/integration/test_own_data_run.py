@@ -95,6 +95,7 @@ def write_config(path: Path, images: Any, **policy: Any) -> Path:
     config.train_cfg.update(max_iters=4, val_interval=4)
     config.default_hooks.scalars.interval = 2
     config.default_hooks.pictures.num_images = 1
+    config.default_hooks.telemetry.num_images = 4
     config.data_policy = policy
     config.dump(path)
     return path

@@ -31,6 +31,7 @@ SHORT = (
     "val_dataloader.persistent_workers=False",
     "default_hooks.scalars.interval=2",
     "default_hooks.pictures.num_images=2",
+    "default_hooks.telemetry.num_images=4",
     "model.method.min_score=0.0",
     "model.detector.test_cfg.rcnn.score_thr=0.0",
     "model.detector.test_cfg.rcnn.max_per_img=3",

@@ -27,6 +27,7 @@ SHORT = (
     "val_dataloader.persistent_workers=False",
     "default_hooks.scalars.interval=2",
     "default_hooks.pictures.num_images=2",
+    "default_hooks.telemetry.num_images=4",
 )
 LONG = (*SHORT, "train_cfg.max_iters=400", "train_cfg.val_interval=400")
 
@@ -115,13 +116,18 @@ def test_result_json(finished: Path) -> None:
 def test_the_other_files(finished: Path) -> None:
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [(each["kind"], each["iteration"]) for each in records] == [
-        ("train", 2), ("val", 3), ("train", 4), ("train", 6), ("val", 6),
+        ("train", 2), ("pseudo_labels", 3), ("val", 3),
+        ("train", 4), ("train", 6), ("pseudo_labels", 6), ("val", 6),
     ]  # fmt: skip
     assert records[0]["sup_loss_rpn_cls"] > 0 and records[0]["grad_norm"] > 0
+    assert records[1]["images"] == records[1]["images_with_truth"] == 4
     names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
-    assert names == {
+    [events] = {name for name in names if name.startswith("tensorboard/")}
+    assert events.startswith("tensorboard/events.out.tfevents.")
+    assert names - {events} == {
         *("result.json", "metrics.jsonl", "config.py", "curves.png", "train.log", ".lock"),
         *("pseudo_labels/iter_0003.jpg", "pseudo_labels/iter_0006.jpg"),
+        *(f"pseudo_labels/{name}" for name in ("telemetry.json", "calibration.png", "spread.png")),
         *(f"checkpoints/{name}.pth" for name in ("last", "best_teacher", "best_student")),
         "checkpoints/iter_00000006.pth",
     }

@@ -49,6 +49,9 @@ train_dataloader = dict(
     dataset=dict(type="ConcatDataset", datasets=[_labeled, _unlabeled]),
 )
 
+# Boxes of the unlabeled images, which telemetry alone reads; None measures without (docs/telemetry.md).
+hidden_truth = f"{data_root}/train.json"
+
 _val = dict(
     type="LabeledCoco",
     data_root=data_root,

@@ -55,6 +55,8 @@ train_dataloader = dict(
     collate_fn=dict(type="ssod.collate_views"),
     dataset=dict(type="ConcatDataset", datasets=[_labeled, _unlabeled]),
 )
+# Boxes of the unlabeled images, which telemetry alone reads; None measures without (docs/telemetry.md).
+hidden_truth = f"{data_root}/annotations/instances_train2017.json"
 val_dataloader = dict(
     batch_size=1,
     num_workers=2,

@@ -34,6 +34,8 @@ train_dataloader = dict(
     collate_fn=dict(type="ssod.collate_views"),
     dataset=dict(type="ConcatDataset", datasets=[_labeled, _unlabeled]),
 )
+# Boxes of the unlabeled images, which telemetry alone reads; None measures without (docs/telemetry.md).
+hidden_truth = f"{data_root}/annotations/train_unlabeled_truth.json"
 val_dataloader = dict(
     batch_size=8,
     num_workers=1,

@@ -4,6 +4,8 @@ default_scope = "ssod"
 randomness = dict(seed=0)
 # Seconds without progress after which a run of several processes ends, naming the one that holds it up.
 env_cfg = dict(cudnn_benchmark=False, dist_cfg=dict(timeout=1800))
+# Scalars for `tensorboard --logdir`; mmengine's other backends go beside it or in its place, None keeps none.
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="TensorBoard")])
 default_hooks = dict(
     runtime_info=dict(type="RuntimeInfo"),
     timer=None,
@@ -15,4 +17,5 @@ default_hooks = dict(
     scalars=dict(type="ScalarLog", interval=50),
     checkpoint=dict(type="Checkpoints", interval=500),
     pictures=dict(type="PseudoLabelPictures", num_images=4),
+    telemetry=dict(type="PseudoLabelTelemetry", num_images=64),
 )

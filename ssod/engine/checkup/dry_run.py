@@ -109,7 +109,9 @@ def shortened(config: Config, work_dir: Path, weight: float | None) -> Config:
             config[name].update(num_workers=0, persistent_workers=False)
             config[name].pop("prefetch_factor", None)
     config.pop("visualizer", None)
-    config.default_hooks.update(pictures=None, checkpoint={"type": "Checkpoints", "interval": STEPS + 1})
+    config.default_hooks.update(
+        pictures=None, telemetry=None, checkpoint={"type": "Checkpoints", "interval": STEPS + 1}
+    )
     method = config.model.get("method")
     if method and weight is not None:
         method.unsup_weight = weight

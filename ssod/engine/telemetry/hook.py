@@ -1,0 +1,172 @@
+"""The hook that measures pseudo labels at each validation: figures, plots, and why there are none."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+
+from ssod.data.hidden_truth import HiddenTruth
+from ssod.engine import random_state
+from ssod.engine.evaluate import unwrap
+from ssod.engine.processes import on_main
+from ssod.engine.result import write_json
+from ssod.engine.telemetry import causes, plots, record
+from ssod.engine.telemetry.measure import FLOOR, Measurement, labeler_of, measure, resting
+from ssod.engine.telemetry.sample import Sample
+from ssod.errors import UserError
+from ssod.models.student import detect
+from ssod.registry import HOOKS
+
+FOLDER = "pseudo_labels"
+FEW = 16  # images that are looked at between validations, when no box is left
+
+
+@HOOKS.register_module()
+class PseudoLabelTelemetry(Hook):  # type: ignore[misc]
+    """Precision, recall and IoU of the pseudo labels against hidden truth; and what removes them.
+
+    truth: the COCO file with the annotations of the unlabeled images, which training never sees; None takes
+    the config's `hidden_truth`. Without either, boxes are counted and scores binned · num_images: unlabeled
+    images that are looked at, spread over the data, the same ones in the same views throughout; 0 switches
+    all off · interval: every so many validations · batch_size: images at once.
+
+    The first process measures; the others wait for it in their next step. Gives its values to every hook
+    with an `after_pseudo_labels(runner, iteration, values)`, the truth to those with an
+    `after_hidden_truth(runner, truth)`, and to the visualizer; writes `pseudo_labels/telemetry.json`,
+    `calibration.png` and `spread.png`. Raises UserError for wrong options and for a truth that can't be used.
+    """
+
+    priority = "LOW"
+
+    def __init__(
+        self, truth: str | None = None, num_images: int = 64, interval: int = 1, batch_size: int = 8
+    ) -> None:
+        if num_images < 0 or interval < 1 or batch_size < 1:
+            raise UserError(
+                f"PseudoLabelTelemetry: num_images={num_images}, interval={interval}, "
+                f"batch_size={batch_size}; use 0 images (off) or more, at least 1 of the others"
+            )
+        self.truth_file = truth
+        self.num_images, self.interval, self.batch_size = num_images, interval, batch_size
+        self.truth: HiddenTruth | None = None
+        self.sample: Sample | None = None
+        self.classes: tuple[str, ...] = ()
+        self.said: set[str] = set()
+
+    def before_train(self, runner: Any) -> None:
+        """Chooses the images and reads their truth; nothing in a supervised run."""
+        dataset = runner.train_dataloader.dataset
+        several = len(getattr(dataset, "cumulative_sizes", None) or ()) > 1
+        if self.num_images == 0 or getattr(unwrap(runner.model), "method", None) is None or not several:
+            return
+        on_main(lambda: self._prepare(runner, dataset))
+
+    def _prepare(self, runner: Any, dataset: Any) -> None:
+        """On the first process alone, whose UserError reaches all."""
+        self.classes = tuple(dataset.metainfo.get("classes") or ())
+        collate = runner.train_dataloader.collate_fn
+        self.sample = Sample(dataset, collate, self.num_images, self.batch_size)
+        path = self.truth_file or runner.cfg.get("hidden_truth")
+        if path is not None:
+            self.truth = HiddenTruth(path, self.classes)
+            paths = [dataset.get_data_info(index)["img_path"] for index in self.sample.indices]
+            if all(self.truth.of(path) is None for path in paths):
+                raise UserError(
+                    f"hidden truth {path} names none of {len(paths)} unlabeled images, such as {paths[0]}: "
+                    "name the file with their annotations, or set hidden_truth=None"
+                )
+            runner.call_hook("after_hidden_truth", truth=self.truth)
+
+    def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
+        """Measures, writes and draws; at every `interval`-th validation and the last."""
+        if self.sample is None or not self._is_due(runner):
+            return
+        began = time.perf_counter()
+        found = self._measure(runner)
+        if found is None:
+            return
+        values = record.line(found, self.classes)
+        bound = getattr(unwrap(runner.model).method, "box_max_spread", None)
+        content = record.details(found, runner.iter, time.perf_counter() - began, bound)
+        folder = Path(runner.work_dir, FOLDER)
+        folder.mkdir(exist_ok=True)
+        write_json(folder / "telemetry.json", content)
+        plots.draw_calibration(content["calibration"], folder / "calibration.png")
+        if content["spread"] is not None:
+            plots.draw_spread(content["spread"], folder / "spread.png")
+        runner.visualizer.add_scalars(record.scalars_of(values), step=runner.iter)
+        runner.call_hook("after_pseudo_labels", iteration=runner.iter, values=values)
+        self._explain(runner, found)
+
+    def after_scalars(self, runner: Any, iteration: int, scalars: dict[str, float]) -> None:
+        """Where no box was left in a whole log interval: says why, once."""
+        if self.sample is None:
+            return
+        resting_until = causes.burn_in(
+            unwrap(runner.model).method.unsup_weight, runner.iter, runner.max_iters
+        )
+        if resting_until is not None:
+            self._say(runner, "burn-in", resting_until)
+            return
+        empty = {
+            key for key, value in scalars.items()
+            if key.startswith("num_boxes_") and value == 0 and key not in self.said
+        }  # fmt: skip
+        if empty:
+            self.said |= empty  # not again at each interval: the next validation looks in any case
+            with random_state.preserved():
+                found = self._measure(runner, FEW)
+            if found is not None:
+                self._explain(runner, found)
+
+    def _is_due(self, runner: Any) -> bool:
+        """By the iteration, not by a count, so that a resumed run measures at the same places."""
+        number = round(runner.iter / runner.train_loop.val_interval)
+        return number % self.interval == 0 or bool(runner.iter >= runner.max_iters)
+
+    def _measure(self, runner: Any, num_images: int | None = None) -> Measurement | None:
+        assert self.sample is not None
+        random_state.seed_all(0)  # jitter is random; callers keep training's generators
+        model = unwrap(runner.model)
+        return measure(model, self.sample.batches(num_images), self.truth, len(self.classes))
+
+    def _explain(self, runner: Any, found: Measurement) -> None:
+        """Says what removes all boxes of a part, and whether classes are wrong; nothing during burn-in."""
+        model = unwrap(runner.model)
+        if model.method.unsup_weight(runner.iter) == 0:
+            return
+        if causes.empty_parts(found):
+            evidence = causes.gather(model, found, self._student_top(runner), runner.iter)
+            for kind, text in causes.explain(evidence).items():
+                self._say(runner, kind, text)
+        wrong = causes.wrong_classes(found)
+        if wrong is not None:
+            self._say(runner, "classes", wrong)
+
+    def _student_top(self, runner: Any) -> float:
+        """The student's highest score where a teacher labels, else nan; a pass over a few images more."""
+        assert self.sample is not None
+        model = unwrap(runner.model)
+        highest = float("nan")
+        if labeler_of(model) != "teacher":
+            return highest
+        with random_state.preserved(), resting(model):
+            for batch in self.sample.batches(FEW):
+                weak = model.data_preprocessor(batch, True)["inputs"].weak
+                if weak is not None:
+                    labels = detect(model.student, weak, FLOOR)
+                    scores = labels.scores[labels.valid].cpu()
+                    highest = max([s for s in (highest, *scores.tolist()) if s == s], default=highest)
+        return highest
+
+    def _say(self, runner: Any, kind: str, text: str) -> None:
+        """On the console and in the log, each kind once."""
+        if kind in self.said or not is_main_process():
+            return
+        self.said.add(kind)
+        runner.logger.warning(text)
+        runner.call_hook("after_notice", text=text)

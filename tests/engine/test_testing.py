@@ -1,0 +1,19 @@
+"""tools/test.py's core: loaders that the options leave inconsistent are mended as they are for training."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ssod.engine.testing import evaluate_checkpoint
+from ssod.registry import MODELS
+
+
+def test_without_workers_none_persist(toy_config: Callable[[str], Path], tmp_path: Path) -> None:
+    """torch refuses persistent workers where there are none; training takes the option back, too."""
+    config = toy_config("val_dataloader.update(num_workers=1, persistent_workers=True)\n")
+    model = MODELS.build({"type": "ToyModel"})
+    torch.save({"state_dict": model.state_dict(), "meta": {"iter": 3}}, tmp_path / "toy.pth")
+    found = evaluate_checkpoint(config, tmp_path / "toy.pth", options={"val_dataloader.num_workers": 0})
+    assert found["iteration"] == 3 and found["num_images"] == 3
+    assert 0 < found["metrics"]["teacher"]["bbox_mAP"] < 1
