@@ -152,3 +152,26 @@ def test_signals_to_all_and_two_callers(tmp_path: Path) -> None:
     assert len(lines(folder, "start")) == 3
     assert json.loads((folder / "result.json").read_text())["iterations"] == ITERATIONS
     assert "held by another" in Path(f"{work_dir}.log").read_text()
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_run_of_two_processes(tmp_path: Path, held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on two GPUs: both train one run; both end at once where another call has it."""
+    import submitit
+
+    from ssod.study.sweep import jobs, state
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (PROJECT, PROJECT / "tests"))))
+    write_sweep(tmp_path, config="train_cfg = dict(max_iters=4, val_interval=4)\n")
+    executor = submitit.LocalExecutor(folder=tmp_path / "jobs")
+    executor.update_parameters(timeout_min=10, tasks_per_node=2, gpus_per_node=0)
+    with state.claimed(tmp_path / ("run" if held else "other")):
+        job = jobs.Job(str(tmp_path / "run"), str(tmp_path / "toy.py"), "token", threads=1)
+        handle, end = executor.submit(jobs.in_own_process, job), time.monotonic() + 120
+        while not handle.done() and time.monotonic() < end:
+            time.sleep(0.1)
+    assert handle.done()
+    assert state.ending(tmp_path / "run", "token")["status"] == ("held" if held else "done")
+    if not held:
+        result = json.loads((tmp_path / "run" / "result.json").read_text())
+        assert (result["status"], result["world_size"], result["iterations"]) == ("done", 2, 4)

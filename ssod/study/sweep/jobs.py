@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from ssod.errors import RunError, UserError
-from ssod.study.sweep.state import claimed, is_done, note
+from ssod.study.sweep.state import attempts, claimed, is_done, note
 
 # How an attempt ends -> the process's exit code, those of tools/train.py.
 CODES = {"done": 0, "held": 75, "stopped": 75, "refused": 2, "failed": 1}
 PATIENCE = 2.0  # seconds in which a claim is tried again
+LOOK_EVERY = 0.2  # seconds
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def run(job: Job, listen: Callable[[], Any] | None = None) -> str:
     """How the attempt ended, as `CODES` has it, noted in attempts.jsonl by the first of its processes."""
     folder = Path(job.folder)
     if _rank() > 0:
-        return _train(job, listen)[0]
+        return _without_us(job) or _train(job, listen)[0]
     with claimed(folder, PATIENCE) as ours:
         if not ours or _held_outside(folder):
             return _note_end(job, "held", "")
@@ -62,6 +64,15 @@ def run(job: Job, listen: Callable[[], Any] | None = None) -> str:
             return _note_end(job, "done", "")
         note(folder, "start", job.token, **_printed_to())
         return _note_end(job, *_train(job, listen))
+
+
+def _without_us(job: Job) -> str | None:
+    """How the attempt ended where the job's first process has nothing to train; None when it begins to."""
+    while True:
+        for line in attempts(Path(job.folder)):
+            if line.get("attempt") == job.token:
+                return None if line["event"] == "start" else str(line["status"])
+        time.sleep(LOOK_EVERY)
 
 
 def _note_end(job: Job, status: str, error: str) -> str:
@@ -110,11 +121,9 @@ def _train(job: Job, listen: Callable[[], Any] | None) -> tuple[str, str]:
     from ssod.engine.stop import StopSignal
     from ssod.engine.train import train
 
-    _join_local_processes()
-    stop = StopSignal()
-    if listen is not None:
-        stop = listen()
+    stop = listen() if listen is not None else StopSignal()
     try:
+        _join_local_processes()
         with stop.listening():
             result = train(job.config, work_dir=job.folder, resume=True, stop=stop)
         return ("stopped", "") if result["status"] == "stopped" else ("done", "")
@@ -137,8 +146,8 @@ def _join_local_processes() -> None:
         return
     from submitit.helpers import TorchDistributedEnvironment
 
-    os.environ["LOCAL_WORLD_SIZE"] = os.environ["SUBMITIT_LOCAL_NTASKS"]
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+    os.environ["MASTER_ADDR"] = "127.0.0.1"  # a machine's own name is not always known to itself
 
 
 # ------------------------------------------------------------ signals
