@@ -30,19 +30,22 @@ FOREVER = 10**9  # mmengine's `end` of a schedule that has none
 
 @dataclass(frozen=True)
 class Factors:
-    """New over old: `iteration`, images of an iteration; `step`, images of an optimizer step.
+    """New over old: `iteration`, images of an iteration; `step`, of an optimizer step; `length`, of a run.
 
-    They differ where the number of iterations that an optimizer step gathers changes.
+    The first two differ where the number of iterations that an optimizer step gathers changes. `length` is
+    the images of the whole training (schedule_length.py). `asked` names in messages what is to be scaled.
     """
 
     iteration: Fraction
     step: Fraction
+    length: Fraction = Fraction(1)
+    asked: str = "--scale-to"
 
     def iterations(self, count: float) -> int:
-        """The iterations in which as many images go by: rounded, at least 1; 0 and "for ever" stay."""
+        """The iterations of the same share of the run: rounded, at least 1; 0 and "for ever" stay."""
         if count <= 0 or count >= FOREVER:
             return int(count)
-        return max(1, math.floor(Fraction(count) / self.iteration + Fraction(1, 2)))
+        return max(1, math.floor(Fraction(count) * self.length / self.iteration + Fraction(1, 2)))
 
     def rate(self, value: float, optimizer: str) -> float:
         """The learning rate: x k for SGD (Goyal et al. 2017), x sqrt(k) for Adam (Malladi et al. 2022)."""
@@ -95,18 +98,26 @@ def scale_values(config: Config, factors: Factors) -> None:
     _scale(config.default_hooks.get("checkpoint"), ("interval",), factors)
     optimizer: Any = config.optim_wrapper.get("optimizer") or {}
     name = str(optimizer.get("type"))
-    if name not in (*LINEAR, *SQUARE_ROOT):
-        raise UserError(
-            f"--scale-to: no rule is known for the learning rate of {name} (SGD: linear; "
-            f"{', '.join(SQUARE_ROOT)}: square root): use one of these, or scale the config by hand"
-        )
-    if not isinstance(optimizer.get("lr"), int | float):
-        raise UserError(f"--scale-to: optim_wrapper.optimizer.lr is {optimizer.get('lr')!r}: give a number")
-    optimizer.lr = factors.rate(optimizer.lr, name)
+    if factors.step != 1:
+        _scale_rate(optimizer, name, factors)
     schedulers = config.get("param_scheduler") or []
     for number, one in enumerate([schedulers] if isinstance(schedulers, Mapping) else schedulers):
         _scale_schedule(one, number, factors, name, (before, config.train_cfg.max_iters))
     _scale_averages(config, factors)
+
+
+def _scale_rate(optimizer: Any, name: str, factors: Factors) -> None:
+    """Scales the learning rate; UserError for an optimizer without a rule."""
+    if name not in (*LINEAR, *SQUARE_ROOT):
+        raise UserError(
+            f"{factors.asked}: no rule is known for the learning rate of {name} (SGD: linear; "
+            f"{', '.join(SQUARE_ROOT)}: square root): use one of these, or scale the config by hand"
+        )
+    if not isinstance(optimizer.get("lr"), int | float):
+        raise UserError(
+            f"{factors.asked}: optim_wrapper.optimizer.lr is {optimizer.get('lr')!r}: give a number"
+        )
+    optimizer.lr = factors.rate(optimizer.lr, name)
 
 
 def _scale(node: Any, options: tuple[str, ...], factors: Factors) -> None:
@@ -134,7 +145,7 @@ def _scale_schedule(
     kind = str(one.get("type"))
     if kind not in SCHEDULES:
         raise UserError(
-            f"--scale-to: param_scheduler.{number} is a {kind}, of which it is not known what counts "
+            f"{factors.asked}: param_scheduler.{number} is a {kind}, of which it is not known what counts "
             f"iterations: use one of {', '.join(sorted(SCHEDULES))}, or scale the config by hand"
         )
     begin, end, option = one.get("begin", 0), one.get("end"), SCHEDULES[kind]
@@ -152,8 +163,8 @@ def _scale_schedule(
     elif option is not None:
         _scale(one, (option,), factors)
     if kind == "ExponentialLR":
-        one.gamma = one.gamma ** float(factors.iteration)
-    if one.get("eta_min"):
+        one.gamma = one.gamma ** float(factors.iteration / factors.length)
+    if one.get("eta_min") and factors.step != 1:
         one.eta_min = factors.rate(one.eta_min, optimizer)
 
 
@@ -171,7 +182,7 @@ def _scale_milestones(values: list[int], place: str, factors: Factors, limits: t
         scaled[value] = wanted
     if scaled and min(scaled.values()) < 1 <= min(scaled):
         raise UserError(
-            f"--scale-to: {place}.milestones={list(values)} do not fit into the {limits[1]} iterations that "
-            "are left: scale to fewer images a step, or leave milestones out"
+            f"{factors.asked}: {place}.milestones={list(values)} do not fit into the {limits[1]} iterations "
+            "that are left: ask for more of them, or leave milestones out"
         )
     return [scaled[value] for value in values]

@@ -53,11 +53,13 @@ def train(
     launcher: str | None = None,
     options: Mapping[str, Any] | None = None,
     scale_to: str | None = None,
+    stop: StopSignal | None = None,
 ) -> dict[str, Any]:
     """The run's result, as in result.json; its status is "done" or "stopped" (by a signal).
 
     resume: True goes on from the work dir's last checkpoint, or begins where there is none; a path
-    goes on from that file · options: what `--cfg-options` gives · scale_to: `--scale-to`, such as "2x1+4".
+    goes on from that file · options: what `--cfg-options` gives · scale_to: `--scale-to`, such as "2x1+4" ·
+    stop: where a caller that listens for signals already has noted them.
 
     Raises UserError for bad input, DivergedError for values that stay not finite, RunError for what the
     machine denies: memory, disk, a loader worker, another process.
@@ -80,7 +82,8 @@ def train(
         config, said = at_size(config, scale_to, options or {}, get_world_size())
         if said and is_main_process():
             print(said)
-        stop = StopSignal(timeout_of(config))
+        stop = stop or StopSignal()
+        stop.timeout = timeout_of(config)
         with watched(timeout_of(config)) as watch, stop.listening():
             train_in = partial(_train_in, watch=watch, stop=stop)
             if was_restarted():

@@ -1,0 +1,3 @@
+"""The reliability of background on 10 % of COCO."""
+
+_base_ = ["./_base_/reliability.py", "./_base_/coco.py"]

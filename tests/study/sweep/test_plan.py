@@ -1,0 +1,325 @@
+"""The runs of a sweep: the grid, lists, twins, names and hashes, against what one would write by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssod.errors import UserError
+from ssod.study.sweep.definition import Definition, read_definition
+from ssod.study.sweep.plan import Run, expand, run_name
+
+from ...conftest import PROJECT
+
+SWEEPS = PROJECT / "configs" / "sweeps"
+SHIPPED = sorted(path.stem for path in SWEEPS.glob("*.py"))
+KINDS = ("ladder", "thresholds", "reliability", "jitter", "decay", "unlabeled_ratio", "percent_fold")
+
+pytestmark = pytest.mark.usefixtures("registered")
+
+
+@pytest.fixture(autouse=True)
+def roots(monkeypatch: pytest.MonkeyPatch, data_root: Path, weights_root: Path) -> None:
+    """The environment that the configs read when they are loaded."""
+    monkeypatch.setenv("SSOD_DATA_ROOT", str(data_root))
+    monkeypatch.setenv("SSOD_WEIGHTS_ROOT", str(weights_root))
+
+
+def written(folder: Path, text: str) -> Definition:
+    """A sweep file of these lines, beside the configs' folder."""
+    path = folder / "mine.py"
+    path.write_text(text.replace("CONFIGS", str(PROJECT / "configs")))
+    return read_definition(path)
+
+
+def named(runs: list[Run]) -> list[str]:
+    """The runs' names without the hash."""
+    return [run.name.rpartition("-")[0] for run in runs]
+
+
+GRID = """
+configs = "CONFIGS/{method}/shapes.py"
+supervised = "CONFIGS/supervised/shapes.py"
+axes = dict(method=["fixmatch", "mean_teacher"], seed=[0, 1])
+"""
+
+
+def test_a_grid_with_its_twins(tmp_path: Path) -> None:
+    runs = expand(written(tmp_path, GRID), tmp_path)
+    assert named(runs) == [
+        *("supervised-s0", "fixmatch-s0", "supervised-s1", "fixmatch-s1"),
+        *("mean_teacher-s0", "mean_teacher-s1"),
+    ]
+    assert [run.twin for run in runs] == [True, False, True, False, False, False]
+    assert [run.config.randomness.seed for run in runs] == [0, 0, 1, 1, 0, 1]
+    assert all(run.name.endswith(f"-{run.config_sha256[:8]}") for run in runs)
+    assert len({run.config_sha256 for run in runs}) == 6
+    assert runs[1].axes == {"method": "fixmatch", "seed": 0}
+    again = expand(written(tmp_path, GRID), tmp_path)
+    assert [run.name for run in again] == [run.name for run in runs]
+
+
+def test_twins_can_be_switched_off(tmp_path: Path) -> None:
+    runs = expand(written(tmp_path, GRID + "supervised = None\n"), tmp_path)
+    assert named(runs) == ["fixmatch-s0", "fixmatch-s1", "mean_teacher-s0", "mean_teacher-s1"]
+
+
+def test_a_twin_shares_what_is_not_the_methods(tmp_path: Path) -> None:
+    """Two rates make two twins, two bounds of the method don't; nor does a ratio of unlabeled images."""
+    text = """
+configs = dict(soft_teacher="CONFIGS/soft_teacher/shapes.py")
+supervised = "CONFIGS/supervised/shapes.py"
+options = dict(rate="optim_wrapper.optimizer.lr", bound=["model.method.cls_min_score"])
+axes = dict(rate=[0.001, 0.002], bound=[0.8, 0.9], unlabeled_ratio=[1, 2])
+"""
+    runs = expand(written(tmp_path, text), tmp_path)
+    twins = [run for run in runs if run.twin]
+    assert [run.axes for run in twins] == [{"method": "supervised", "rate": rate} for rate in (0.001, 0.002)]
+    assert [run.config.optim_wrapper.optimizer.lr for run in twins] == [0.001, 0.002]
+    others = [run for run in runs if not run.twin]
+    assert len(others) == 8
+    for run in others:
+        assert run.config.model.method.cls_min_score == run.axes["bound"]
+        assert tuple(run.config.train_dataloader.sampler.counts) == (8, 8 * run.axes["unlabeled_ratio"])
+        assert run.config.train_dataloader.batch_size == 8 + 8 * run.axes["unlabeled_ratio"]
+
+
+def test_explicit_runs_times_the_grid(tmp_path: Path) -> None:
+    text = """
+configs = "CONFIGS/{method}/shapes.py"
+runs = [dict(method="fixmatch", tau=0.7), dict(method="soft_teacher")]
+axes = dict(seed=[3, 4])
+options = dict(tau="model.method.min_score")
+"""
+    runs = expand(written(tmp_path, text), tmp_path)
+    assert named(runs) == [
+        *("fixmatch-tau_0.7-s3", "fixmatch-tau_0.7-s4", "soft_teacher-s3", "soft_teacher-s4")
+    ]
+    assert runs[0].config.model.method.min_score == 0.7
+
+
+def test_one_training_is_one_run_and_knows_all_its_axes(tmp_path: Path) -> None:
+    """10 jitters and 0.06 of a side are the defaults, 0.04 is the config's bound: three times the same."""
+    text = """
+configs = dict(soft_teacher="CONFIGS/soft_teacher/shapes.py")
+runs = [dict(num=5), dict(num=10), dict(size=0.06), dict(size=0.12), dict(bound=0.04)]
+options = dict(num="model.method.num_jitters", size="model.method.jitter_fraction",
+               bound="model.method.box_max_spread")
+"""
+    runs = expand(written(tmp_path, text), tmp_path)
+    assert named(runs) == ["soft_teacher-num_5", "soft_teacher-num_10", "soft_teacher-size_0.12"]
+    assert runs[1].axes == {"method": "soft_teacher", "num": 10, "size": 0.06, "bound": 0.04}
+
+
+def test_values_may_stand_for_several_options(tmp_path: Path) -> None:
+    text = """
+configs = dict(soft_teacher="CONFIGS/soft_teacher/shapes.py")
+options = dict(size={"small": {"model.teacher.decay": 0.9}, "large": {"model.teacher.decay": 0.99,
+    "train_cfg.val_interval": 7}})
+axes = dict(size=["small", "large"])
+"""
+    small, large = expand(written(tmp_path, text), tmp_path)
+    assert (small.config.model.teacher.decay, large.config.train_cfg.val_interval) == (0.9, 7)
+
+
+def test_iterations_scale_and_options_are_taken_as_they_stand(tmp_path: Path) -> None:
+    text = GRID + 'iterations = 600\ncfg_options = {"train_cfg.val_interval": 55}\n'
+    runs = expand(written(tmp_path, text), tmp_path, {"val_dataloader.num_workers": 0})
+    assert {run.total for run in runs} == {600}
+    assert {run.config.train_cfg.val_interval for run in runs} == {55}
+    assert {run.config.val_dataloader.num_workers for run in runs} == {0}
+    assert runs[1].config.model.method.unsup_weight.start == 167
+    [lengths] = [
+        expand(
+            written(tmp_path, GRID + "axes = dict(method=['fixmatch'], seed=[0], iterations=[90, 180])"),
+            tmp_path,
+        )
+    ]
+    assert named(lengths) == [
+        f"{name}-i{count}-s0" for count in (90, 180) for name in ("supervised", "fixmatch")
+    ]
+
+
+def test_what_does_not_change_the_training_does_not_change_the_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = expand(written(tmp_path, GRID), tmp_path)
+    options = {"default_hooks.checkpoint.interval": 7, "train_dataloader.num_workers": 3}
+    looked_at = expand(written(tmp_path, GRID), tmp_path / "elsewhere", options)
+    assert [run.name for run in looked_at] == [run.name for run in plain]
+    other = expand(written(tmp_path, GRID), tmp_path, {"optim_wrapper.optimizer.lr": 0.5})
+    assert not {run.name for run in other} & {run.name for run in plain}
+
+
+SPLIT = """
+configs = "CONFIGS/{method}/bccd_10.py"
+supervised = "CONFIGS/supervised/bccd_10.py"
+axes = dict(method=["stac", "soft_teacher"], percent=[5, 10], fold=[1, 2])
+splits = dict(protocol="own")
+"""
+
+
+def test_percent_and_fold_name_the_splits_files(tmp_path: Path) -> None:
+    """Both datasets have the split's files, STAC's within its PseudoLabeled, and no list of ids is left."""
+    from ssod.study.sweep.splits import parts_of
+
+    runs = expand(written(tmp_path, SPLIT), tmp_path)
+    assert named(runs)[:6] == [
+        *("supervised-p5-f1", "stac-p5-f1", "supervised-p5-f2", "stac-p5-f2"),
+        *("supervised-p10-f1", "stac-p10-f1"),
+    ]
+    for run in runs:
+        base = str(tmp_path / "splits" / f"train.{run.axes['fold']}@{run.axes['percent']}")
+        parts = parts_of(run.config)
+        assert [part.ann_file for part in parts] == [f"{base}.json", f"{base}-unlabeled.json"][: len(parts)]
+        assert len(parts) == (1 if run.twin else 2)
+        assert not any({"only_ids", "except_ids"} & set(part) for part in parts)
+    assert len({run.config_sha256 for run in runs}) == 12
+
+
+def test_splits_are_drawn_and_found_again(tmp_path: Path, data_root: Path) -> None:
+    """5 % of 205 images are 10; the manifest says the same as tools/split_data.py's split of that fold."""
+    from ssod.data.split_manifest import read_splits
+    from ssod.data.splits import SplitOptions, split_file
+    from ssod.study.sweep.prepare import prepared_runs
+
+    definition = written(tmp_path, SPLIT)
+    runs = prepared_runs(definition, tmp_path / "w", {})
+    found = read_splits(tmp_path / "w" / "splits")
+    assert {name: each["labeled"]["num_images"] for name, each in found.items()} == {
+        f"train.{fold}@{percent}": number for percent, number in ((5, 10), (10, 21)) for fold in (1, 2)
+    }
+    options = SplitOptions("own", percents=["5", "10"], folds=[1, 2])
+    assert found == split_file(data_root / "bccd" / "train.json", tmp_path / "by_hand", options)
+    listed = json.loads((tmp_path / "w" / "sweep.json").read_text())
+    assert [each["name"] for each in listed["runs"]] == [run.name for run in runs]
+    assert listed["sweep"] == "mine" and listed["runs"][1]["axes"] == runs[1].axes
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "w" / "configs").iterdir()}
+    assert len(before) == 12
+    prepared_runs(definition, tmp_path / "w", {})
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "w" / "configs").iterdir()}
+
+
+def test_what_is_written_trains_the_same(tmp_path: Path) -> None:
+    from ssod.engine.config import load_config
+    from ssod.engine.provenance import hash_config
+    from ssod.study.sweep.prepare import config_path, prepared_runs
+    from ssod.study.sweep.resolve import identity
+
+    for run in prepared_runs(written(tmp_path, SPLIT), tmp_path / "w", {}):
+        config = load_config(config_path(tmp_path / "w", run))
+        assert hash_config(identity(config)) == run.config_sha256, run.name
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [
+        ({"method": "soft_teacher", "percent": 10, "fold": 1, "seed": 0}, "soft_teacher-p10-f1-s0"),
+        ({"method": "a/b c", "seed": 2, "x": (1, 2)}, "a_b_c-x_1_2-s2"),
+        ({"method": "m", "long": "z" * 300}, "m-long_" + "z" * 93),
+    ],
+)
+def test_names_are_readable_and_safe(axes: dict[str, Any], expected: str) -> None:
+    name = run_name(axes, "3fa94c1e" + "0" * 56)
+    assert name == f"{expected}-3fa94c1e" and re.fullmatch(r"[\w.-]+", name)
+
+
+MISTAKES = [
+    ("", "has no configs"),
+    ("configs = 'x.py'\nconfig = 1\n", "nothing reads 'config'; did you mean configs"),
+    ("configs = 'x.py'\naxes = dict(metod=['a'])\n", "axis 'metod' changes nothing; did you mean method"),
+    ("configs = 'x.py'\naxes = dict(method='a')\n", "axis method is 'a': give a list"),
+    ("configs = 'x.py'\naxes = dict(seed=[0])\n", "a run has no method"),
+    ("configs = '{model}.py'\naxes = dict(method=['a'])\n", "'{model}.py' names 'model'"),
+    ("configs = 'x.py'\naxes = dict(method=['a'])\n", "x.py does not exist"),
+    ("configs = dict(a='x.py')\naxes = dict(method=['b'])\n", "configs has no 'b'"),
+    ("configs = 'x.py'\naxes = dict(method=['a'], fold=[1])\n", "percent and fold need splits"),
+    ("configs = 'x.py'\naxes = dict(method=['a'])\noptions = dict(q='r')\n", "options has 'q'"),
+    (GRID + "cfg_options = {'val_dataloadr.batch_size': 3}\n", "did you mean val_dataloader"),
+    (GRID + "iterations = 9\ncfg_options = {'train_cfg.max_iters': 3}\n", "both say how long"),
+    (GRID + "axes['unlabeled_ratio'] = [0.3]\n", "unlabeled_ratio=0.3 does not fit"),
+    (GRID + "axes['tau'] = [2]\noptions = dict(tau='model.method.threshold')\n", "threshold"),
+    (SPLIT + "splits = dict(annotations='none.json')\n", "there is no .*none.json to draw from"),
+    (SPLIT + "splits = dict(protocoll='own')\n", "protocoll"),
+    (SPLIT + "axes['percent'] = [500]\n", "500"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), MISTAKES)
+def test_mistakes_are_one_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        expand(written(tmp_path, text), tmp_path)
+    assert "\n" not in caught.value.one_line
+    assert not (tmp_path / "splits").exists()
+
+
+# ---------------------------------------------------------------- what is shipped
+
+
+def test_each_kind_is_there_for_each_data_set() -> None:
+    assert sorted(f"{kind}_{data}" for kind in KINDS for data in ("shapes", "bccd", "coco")) == SHIPPED
+
+
+COUNTS = {  # runs without the twins, and twins
+    "ladder": (15, 3),
+    "thresholds": (6, 1),
+    "reliability": (6, 1),
+    "jitter": (9, 1),
+    "decay": (5, 1),
+    "unlabeled_ratio": (4, 1),
+    "percent_fold_shapes": (45, 9),
+    "percent_fold_bccd": (27, 9),
+    "percent_fold_coco": (100, 20),
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_sweeps_expand_and_their_configs_build(name: str, tmp_path: Path) -> None:
+    """Every method builds; every detector does in test_configs.py, which has the same ones."""
+    from ssod.registry import METHODS, TEACHERS
+
+    definition = read_definition(SWEEPS / f"{name}.py")
+    runs = expand(definition, tmp_path)
+    counted = COUNTS.get(name) or COUNTS[name.rpartition("_")[0]]
+    assert (sum(not run.twin for run in runs), sum(run.twin for run in runs)) == counted
+    lengths = {"shapes": 600, "bccd": 300, "coco": 180_000}
+    for run in runs:
+        assert run.config.train_cfg.max_iters == lengths[name.rpartition("_")[2]]
+        assert run.total == run.config.train_cfg.max_iters * (2 if run.axes["method"] == "stac" else 1)
+        model = run.config.model
+        assert (model.get("method") is None) == run.twin
+        if not run.twin:
+            METHODS.build(model.method)
+        if model.get("teacher"):
+            TEACHERS.build(model.teacher)
+    seeds = {run.config.randomness.seed for run in runs}
+    assert seeds == ({0, 1, 2} if name.startswith("ladder") else {0})
+
+
+@pytest.mark.parametrize("data", ["shapes", "bccd", "coco"])
+def test_the_ladders_rungs_are_the_configs_of_those_names(data: str, tmp_path: Path) -> None:
+    """What the sweep sets by options is what the rung's own config file has, where there is one."""
+    from ssod.engine.config import load_config
+
+    runs = {
+        run.axes["method"]: run.config
+        for run in expand(read_definition(SWEEPS / f"ladder_{data}.py"), tmp_path)
+        if run.axes["seed"] == 0
+    }
+    assert list(runs) == [
+        *("supervised", "stac", "fixmatch", "fixmatch_ema", "soft_teacher_no_jitter", "soft_teacher")
+    ]
+    no_jitter = {
+        "soft_teacher_no_jitter": f"soft_teacher/{dict(shapes='shapes').get(data, 'coco_10')}_no_jitter"
+    }
+    files = {"shapes": {**no_jitter, "fixmatch_ema": "fixmatch/shapes_ema"}, "coco": no_jitter, "bccd": {}}
+    for method, file in files[data].items():
+        rung, own = runs[method].model.method, load_config(PROJECT / f"configs/{file}.py").model.method
+        assert {**rung, "unsup_weight": 0} == {**own, "unsup_weight": 0}
+    top, without = runs["soft_teacher"], runs["soft_teacher_no_jitter"]
+    assert without.model.method == {**top.model.method, "box_selection": "score"}
+    assert runs["fixmatch_ema"].model.method == {**runs["fixmatch"].model.method, "labeler": "teacher"}
