@@ -84,7 +84,7 @@ def test_the_makefile_knows(verb: str) -> None:
     [
         *("README.md", "Makefile", "mkdocs.yml", "docs/index.md", "docs/papers.md", "docs/studies.md"),
         *("docs/datasets.md", "docs/deploy.md", "docs/detectors.md", "docs/report.md", "docs/slurm.md"),
-        "docs/telemetry.md",
+        *("docs/sweeps.md", "docs/telemetry.md"),
     ],
 )
 def test_every_path_a_page_names_exists(page: str) -> None:
