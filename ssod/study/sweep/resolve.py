@@ -20,6 +20,7 @@ NO_IDENTITY = frozenset(
     {
         "default_hooks",
         "env_cfg",
+        "hidden_truth",
         "launcher",
         "log_level",
         "log_processor",

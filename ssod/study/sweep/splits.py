@@ -67,6 +67,8 @@ def set_split(
         )
         split = Split(source.resolve(), (work_dir / FOLDER).resolve(), options)
         base = str(split.out / split.name)
+        if config.get("hidden_truth"):
+            config.hidden_truth = str(split.annotations)  # of whatever the draw leaves unlabeled
     for part, end in zip((labeled, *rest), (".json", "-unlabeled.json"), strict=False):
         part.ann_file = base + end
         for name in ("only_ids", "except_ids"):

@@ -148,7 +148,11 @@ def test_what_does_not_change_the_training_does_not_change_the_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = expand(written(tmp_path, GRID), tmp_path)
-    options = {"default_hooks.checkpoint.interval": 7, "train_dataloader.num_workers": 3}
+    options = {
+        "default_hooks.checkpoint.interval": 7,
+        "train_dataloader.num_workers": 3,
+        "hidden_truth": None,
+    }
     looked_at = expand(written(tmp_path, GRID), tmp_path / "elsewhere", options)
     assert [run.name for run in looked_at] == [run.name for run in plain]
     other = expand(written(tmp_path, GRID), tmp_path, {"optim_wrapper.optimizer.lr": 0.5})
@@ -163,7 +167,7 @@ splits = dict(protocol="own")
 """
 
 
-def test_percent_and_fold_name_the_splits_files(tmp_path: Path) -> None:
+def test_percent_and_fold_name_the_splits_files(tmp_path: Path, data_root: Path) -> None:
     """Both datasets have the split's files, STAC's within its PseudoLabeled, and no list of ids is left."""
     from ssod.study.sweep.splits import parts_of
 
@@ -177,6 +181,7 @@ def test_percent_and_fold_name_the_splits_files(tmp_path: Path) -> None:
         parts = parts_of(run.config)
         assert [part.ann_file for part in parts] == [f"{base}.json", f"{base}-unlabeled.json"][: len(parts)]
         assert len(parts) == (1 if run.twin else 2)
+        assert run.config.get("hidden_truth") in (None, str(data_root / "bccd" / "train.json"))
         assert not any({"only_ids", "except_ids"} & set(part) for part in parts)
     assert len({run.config_sha256 for run in runs}) == 12
 
