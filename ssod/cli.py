@@ -22,6 +22,31 @@ def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
     )
 
 
+def add_image_options(parser: argparse.ArgumentParser, min_score: float, out: str) -> None:
+    """Adds what a search for boxes on images takes: config, checkpoint, images, --out and how to load."""
+    parser.add_argument("config", help="the config that the checkpoint was trained with")
+    parser.add_argument("checkpoint", help="such as work_dirs/.../checkpoints/best_teacher.pth")
+    parser.add_argument(
+        "images", help="a folder, an image, a .txt list with one path a line, or a COCO .json file"
+    )
+    parser.add_argument("--out", required=True, metavar=out, help="where to write")
+    parser.add_argument(
+        "--min-score", type=float, default=min_score, help=f"boxes below are dropped; default: {min_score}"
+    )
+    parser.add_argument("--batch-size", type=int, help="default: the config's val_dataloader's")
+    parser.add_argument("--num-workers", type=int, help="default: the config's val_dataloader's")
+    parser.add_argument(
+        "--which", choices=("teacher", "student"), help="default: the teacher, if there is one"
+    )
+    parser.add_argument(
+        "--image-root",
+        metavar="DIR",
+        help="where relative names of a list or COCO file begin; default: its folder",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on where a stopped or killed run was")
+    add_config_options(parser, "model.detector.test_cfg.rcnn.max_per_img=50")
+
+
 def exit_code(run: Callable[[], int]) -> int:
     """What `run` returns; 2 for bad input and 1 for a RunError, with one line; 1 and the traceback else."""
     try:

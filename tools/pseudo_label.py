@@ -6,7 +6,7 @@ import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for the reason see tools/train.py
 
-from ssod.cli import add_config_options, exit_code
+from ssod.cli import add_image_options, exit_code
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -15,23 +15,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         description="Writes a COCO file with a network's boxes and scores, and where they come from. Exit "
         "codes: 0 done, 2 bad input, 75 stopped by a signal (run again with --resume), 1 anything else."
     )
-    parser.add_argument("config", help="the config that the checkpoint was trained with")
-    parser.add_argument("checkpoint", help="such as work_dirs/.../checkpoints/best_teacher.pth")
-    parser.add_argument("images", help="a folder, a .txt list with one path a line, or a COCO .json file")
-    parser.add_argument("--out", required=True, metavar="FILE.json", help="the file to write")
-    parser.add_argument("--min-score", type=float, default=0.9, help="boxes below are dropped; default: 0.9")
-    parser.add_argument("--batch-size", type=int, help="default: the config's val_dataloader's")
-    parser.add_argument("--num-workers", type=int, help="default: the config's val_dataloader's")
-    parser.add_argument(
-        "--which", choices=("teacher", "student"), help="default: the teacher, if there is one"
-    )
-    parser.add_argument(
-        "--image-root",
-        metavar="DIR",
-        help="where relative names of a list or COCO file begin; default: its folder",
-    )
-    parser.add_argument("--resume", action="store_true", help="go on where a stopped or killed run was")
-    add_config_options(parser, "model.detector.test_cfg.rcnn.max_per_img=50")
+    add_image_options(parser, min_score=0.9, out="FILE.json")
     return parser.parse_args(words)
 
 
