@@ -134,6 +134,10 @@ def settings(arguments: argparse.Namespace) -> Any:
         raise UserError("--vary measures our step alone: leave out --against")
     if vary is None and values is not None:
         raise UserError("--values is for --vary: say what takes these values, such as --vary boxes")
+    alone = [name for name in ("steps", "also", "steps_only") if given[name]]
+    if alone and (vary is not None or labels_in is not None):
+        option = "--" + alone[0].replace("_", "-")
+        raise UserError(f"{option} is for steps beside each other: leave it out with --vary and --labels-in")
     given["size"] = None if given["size"] is None else parse_size(given["size"])
     given["batch"] = None if given["batch"] is None else parse_batch(given["batch"])
     given["json_file"], given["options"] = given.pop("json"), given.pop("cfg_options")

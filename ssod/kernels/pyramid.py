@@ -26,7 +26,8 @@ class PyramidAlign(torch.autograd.Function):
     ) -> Tensor:
         """rois (R, 5), level (R,) of each, layers: each level's options as `_Bins`, features (N, C, H, W)."""
         rows, columns = _Bins(**layers[0]).size
-        output = features[0].new_empty(len(rois), features[0].shape[1], rows, columns)
+        # Zeros stay where a box that is inside out, or not a number, has no level.
+        output = features[0].new_zeros(len(rois), features[0].shape[1], rows, columns)
         ctx.shapes, ctx.parts = [each.shape for each in features], []
         for number, (options, feature) in enumerate(zip(layers, features, strict=True)):
             chosen = (level == number).nonzero()[:, 0]  # sync: on a CPU nobody waits

@@ -278,7 +278,7 @@ def roi_forward(
 
     groups: (row of the group's first image in the pyramid, boxes (B, S, 4)). Without gradient it takes
     MOST_ROIS boxes at a time, so that memory is bounded. Where no host waits, a box that comes several times
-    goes through the head once.
+    goes through the head once (and counts once in the statistics of a BatchNorm that trains there).
     """
     rois, place = distinct(torch.cat([rois_of(boxes, first) for first, boxes in groups]))
     levels = [each.float() for each in pyramid[: detector.roi_head.bbox_roi_extractor.num_inputs]]
@@ -429,6 +429,11 @@ def _class_codes(head: Any, codes: Tensor, classes: Tensor) -> Tensor:
 
 def _box_loss(head: Any, prediction: Tensor, target: Tensor, weights: Tensor, normaliser: Tensor) -> Tensor:
     """The head's own box loss, weighted per box (B, S); L1-like losses are summed over coordinates."""
+    if head.reg_decoded_bbox:
+        # At boxes without sides the gradient of some (SIoU) is no number, and 0 times it isn't either.
+        unit = (torch.arange(4, device=target.device) > 1).to(target.dtype)
+        counts = weights[..., None] != 0
+        prediction, target = torch.where(counts, prediction, unit), torch.where(counts, target, unit)
     values = head.loss_bbox(prediction.flatten(0, 1), target.flatten(0, 1), reduction_override="none")
     if values.dim() == 2:
         values = values.sum(dim=-1)

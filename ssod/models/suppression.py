@@ -65,7 +65,7 @@ def suppress(
     max_per_image: int,
     fixed: bool | None = None,
 ) -> BoxLabels:
-    """BoxLabels that survive NMS within each image and group, the best `max_per_image` of each image.
+    """BoxLabels that survive NMS within each image and group, the best `max_per_image` of each (-1: all).
 
     boxes (B, M, 4), clipped to their image, the rest (B, M); wanted scores are finite. Slots are trimmed to
     the fullest image: the host has just waited for NMS, and empty slots would cost RoI work. NMS itself runs
@@ -86,12 +86,13 @@ def survivors(
     fixed: bool | None = None,
 ) -> list[Tensor]:
     """Of each image, the places of the boxes that `suppress` keeps, best first."""
+    most = boxes.shape[1] if max_per_image < 0 else max_per_image
     if fixed is None:
         fixed = host_waits(boxes.device) and boxes.shape[1] <= MOST_FIXED
     if fixed and iou_threshold < 1:  # without any suppression, padding would stay, too
-        return _survivors_of_all(boxes.float(), scores.float(), groups, wanted, iou_threshold, max_per_image)
+        return _survivors_of_all(boxes.float(), scores.float(), groups, wanted, iou_threshold, most)
     every = zip(boxes.float(), scores.float(), groups, wanted, strict=True)
-    return [_survivors_of_wanted(*each, iou_threshold)[:max_per_image] for each in every]
+    return [_survivors_of_wanted(*each, iou_threshold)[:most] for each in every]
 
 
 def chosen(boxes: Tensor, scores: Tensor, classes: Tensor, places: Sequence[Tensor]) -> BoxLabels:

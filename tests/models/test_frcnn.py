@@ -197,6 +197,24 @@ def test_roi_losses_without_labels_are_mmdets(detector: Any, counts: tuple[int, 
     assert_same_losses(detector, *roi_both(detector, counts))
 
 
+def test_boxes_that_do_not_count_leave_no_gradient(registered: None) -> None:
+    """SIoU's gradient at two boxes without sides is not a number, and 0 times it isn't either."""
+    change = {
+        "roi_head.bbox_head.loss_bbox": dict(type="SIoULoss"),
+        "roi_head.bbox_head.reg_decoded_bbox": True,
+    }
+    detector = build(change)
+    view, pyramid = detectors.view(), frcnn.features(detector, detectors.view().images)
+    assert len(view.images) == 2
+    targets = frcnn.sample_rois(detector, detectors.near(detectors.truth()), detectors.truth((0, 0)))
+    few = targets.positives(4)
+    [outputs] = frcnn.roi_forward(detector, pyramid, [(0, few.boxes)])
+    loss = frcnn.roi_losses(detector, *outputs, few)["loss_bbox"]
+    loss.backward()
+    assert loss == 0
+    assert all(each.grad is None or each.grad.isfinite().all() for each in detector.parameters())
+
+
 def test_sampled_rois_by_number(registered: None) -> None:
     """64 boxes an image, 16 of them positive; labels join in, each matched to itself, with exact codes."""
     sampler = dict(type="RandomSampler", num=64, pos_fraction=0.25, add_gt_as_proposals=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -80,7 +81,7 @@ def apart(first: BoxLabels, second: BoxLabels) -> dict[str, float]:
         "new": shares[1],
         "score": _mean(scores),
         "side": _mean(sides),
-        "px": float(torch.cat(pixels).median()) if pixels else 0.0,
+        "px": float(torch.cat(pixels).median()) if pixels else math.nan,
     }
 
 
@@ -90,7 +91,7 @@ def _rows(labels: BoxLabels, image: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _mean(parts: Sequence[Tensor]) -> float:
-    return float(torch.cat(list(parts)).mean()) if parts else 0.0
+    return float(torch.cat(list(parts)).mean()) if parts else math.nan
 
 
 def table(report: dict[str, Any]) -> tuple[str, list[str], list[list[str]]]:

@@ -61,7 +61,12 @@ def entries(made: Prepared) -> list[Contestant]:
     if unknown:
         known = ", ".join(each.name for each in found)
         raise UserError(f"--steps {unknown[0]}: there is no such step here; name some of {known}")
-    return [each for each in found if not wanted or each.name in wanted]
+    taken = [each for each in found if not wanted or each.name in wanted]
+    if not made.settings.steps_only and all(each.name.startswith("mmdet") for each in taken):
+        raise UserError(
+            "--steps: phases are those of a step of ours: name one, such as method, or add --steps-only"
+        )
+    return taken
 
 
 def without_parts() -> dict[str, Any]:

@@ -72,6 +72,8 @@ class Settings:
             raise UserError(
                 "--also: with --amp the method's own step is not in float32; leave out one of them"
             )
+        if self.steps_only and self.trace is not None:
+            raise UserError("--trace writes what --steps-only leaves out; leave out one of them")
         if self.amp_mmdet and self.against is None:
             raise UserError("--amp-mmdet is for mmdet's steps: add --against mmdet")
         for option, path in (("--json", self.json_file), ("--trace", self.trace)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import runpy
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def test_partners_and_those_without() -> None:
     assert same == dict(before=3, after=3, lost=0.0, new=0.0, score=0.0, side=0.0, px=0.0)
     nothing = labels(classes=[], scores=[])
     assert apart(first, nothing)["lost"] == 1.0 and apart(nothing, first)["new"] == 1.0
+    assert all(math.isnan(apart(first, nothing)[name]) for name in ("score", "side", "px"))
 
 
 @pytest.mark.usefixtures("registered", "no_collection")

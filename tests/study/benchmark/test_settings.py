@@ -36,6 +36,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (dict(boxes=0), "--boxes 0"),
     (dict(clock="processor", device="cpu"), "add --threads 1 --device cpu"),
     (dict(amp_mmdet=True), "add --against mmdet"),
+    (dict(steps_only=True, trace="trace.json"), "leave out one of them"),
     (dict(json_file="/nowhere/at/all.json"), "its folder does not exist"),
     (dict(trace="/nowhere/at/all.json"), "its folder does not exist"),
 ]
