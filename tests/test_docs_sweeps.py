@@ -76,9 +76,3 @@ def test_the_table_counts_the_shipped_runs(tmp_path: Path) -> None:
             runs = expand(read_definition(ROOT / f"configs/sweeps/{kind}_{data}.py"), tmp_path)
             twins = sum(run.twin for run in runs)
             assert count == f"{len(runs) - twins} + {twins}", (kind, data)
-
-
-def test_the_page_names_what_is_there() -> None:
-    names = re.findall(r"\b(?:configs|tools|docs|ssod|tests)/[\w/.]+\.(?:py|md)\b", PAGE)
-    missing = [name for name in names if not (ROOT / name).exists()]
-    assert names and set(missing) == {"configs/sweeps/mine.py"}

@@ -91,15 +91,18 @@ def test_result_json(finished: Path) -> None:
 
 
 def test_files_of_each_stage(finished: Path) -> None:
-    names = set(files(finished))
+    names = {name if "events.out" not in name else f"{Path(name).parent}/events" for name in files(finished)}
     training = {"result.json", "metrics.jsonl", "config.py", "curves.png", "train.log", ".lock", "stage.json"}
-    training |= {"checkpoints/last.pth", "checkpoints/best_student.pth"}
+    training |= {"checkpoints/last.pth", "checkpoints/best_student.pth", "tensorboard/events"}
     assert names == {
         *("result.json", "config.py", ".lock"),
         *(f"stage_1_teacher/{name}" for name in training),
         *(f"stage_2_labels/{name}" for name in ("pseudo.json", "stage.json")),
         *(f"stage_3_student/{name}" for name in training),
-        "stage_3_student/pseudo_labels/iter_0004.jpg",
+        *(
+            f"stage_3_student/pseudo_labels/{name}"
+            for name in ("iter_0004.jpg", "calibration.png", "telemetry.json")
+        ),
         *("stage_1_teacher/checkpoints/iter_00000003.pth", "stage_3_student/checkpoints/iter_00000004.pth"),
     }
     teacher = result_of(finished / "stage_1_teacher")
