@@ -32,17 +32,24 @@ def hash_file(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def hash_config(part: Any) -> str:
-    """The SHA-256 of a part of a config; where data lie and how many workers read them don't count."""
-    return hashlib.sha256(json.dumps(_identity(part), sort_keys=True, default=str).encode()).hexdigest()
+def hash_config(part: Any, places: bool = False) -> str:
+    """The SHA-256 of a part of a config; how many workers read data doesn't count.
+
+    places: whether it counts where data lie: folders of absolute paths, and data_root.
+    """
+    content = json.dumps(_identity(part, places), sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _identity(value: Any) -> Any:
+def _identity(value: Any, places: bool) -> Any:
     """The value without the options that don't change a result; of absolute paths the last name."""
     if isinstance(value, Mapping):
-        return {str(key): _identity(each) for key, each in value.items() if key not in _NO_IDENTITY}
+        left_out = _NO_IDENTITY - {"data_root"} if places else _NO_IDENTITY
+        return {str(key): _identity(each, places) for key, each in value.items() if key not in left_out}
     if isinstance(value, (list, tuple)):
-        return [_identity(each) for each in value]
+        return [_identity(each, places) for each in value]
+    if places:
+        return value
     return os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
 
 

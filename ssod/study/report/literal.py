@@ -12,6 +12,8 @@ from ssod.errors import UserError
 Options = dict[str, Any]  # "model.method.unsup_weight" -> a number, a string, a list of such, ...
 _NUMBERS = {"inf": float("inf"), "nan": float("nan")}  # mmengine writes them as names
 
+_CALLS = {f"float('{name}')": float(name) for name in ("inf", "-inf", "nan")}  # a sweep writes calls
+
 # What a result depends on; the rest of a config says how often a run is looked at, and where it runs.
 _ROOTS = (
     "model",
@@ -69,6 +71,8 @@ def _value(node: ast.expr) -> Any:
         # dict({...}, a=1): mmengine writes names that are no identifiers so.
         inner = [(None, each) for each in node.args]
         return _pairs(iter([*inner, *((each.arg, each.value) for each in node.keywords)]))
+    if isinstance(node, ast.Call) and ast.unparse(node) in _CALLS:
+        return _CALLS[ast.unparse(node)]
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         number = _value(node.operand)
         if isinstance(number, (int, float)):

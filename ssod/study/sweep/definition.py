@@ -8,6 +8,7 @@ from typing import Any
 from ssod.engine.config import read_config
 from ssod.engine.mistakes import suggest
 from ssod.errors import UserError, check_choice
+from ssod.study.sweep.shape import check_content, check_value
 
 NAMES = (
     "name",
@@ -71,7 +72,7 @@ class Definition:
         """A path with the values of axes filled in, beginning at the sweep file's folder."""
         try:
             name = text.format_map({"data": self.data, **axes})
-        except (KeyError, ValueError, IndexError) as error:
+        except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
             raise UserError(
                 f"sweep {self.path}: {text!r} names {error}, which is no axis of the run: give it a value"
             ) from None
@@ -96,6 +97,7 @@ def read_definition(path: str | Path) -> Definition:
         raise UserError(
             f"{where} has no configs: say which config a method has, such as '../{{method}}/shapes.py'"
         )
+    check_content(content, where)
     content["name"] = content.get("name") or path.stem
     several = isinstance(content["configs"], Mapping)
     if several and not any("method" in each for each in (content.get("axes", {}), *content.get("runs", ()))):
@@ -117,6 +119,11 @@ def _check(made: Definition, where: str) -> None:
     for name, values in made.axes.items():
         if not isinstance(values, list | tuple) or not values:
             raise UserError(f"{where}: axis {name} is {values!r}: give a list of values")
+    for name, value in [
+        *((name, value) for name, values in made.axes.items() for value in values),
+        *(chosen for run in made.runs for chosen in run.items()),
+    ]:
+        check_value(name, value, made.options, where)
     for name in made.options:
         if name not in axes:
             raise UserError(f"{where}: options has {name!r}, which no run has as an axis")
@@ -124,8 +131,6 @@ def _check(made: Definition, where: str) -> None:
         raise UserError(f"{where}: percent and fold need splits=dict(...), which says where the splits are")
     for name in made.splits or ():
         check_choice(where, "splits option", name, SPLIT_NAMES)
-    if made.gpus is not None and (not isinstance(made.gpus, int) or made.gpus < 1):
-        raise UserError(f"{where}: gpus is {made.gpus!r}: give the number of processes of a run, at least 1")
 
 
 def _in_paths(made: Definition) -> bool:

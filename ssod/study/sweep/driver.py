@@ -108,7 +108,8 @@ class Driver:
         return STOPPED
 
     def _finished(self) -> bool:
-        return all(work.row.state in SETTLED for work in self.works)
+        """Whether all runs are settled and no job is left, which may have some tidying to do."""
+        return all(work.row.state in SETTLED and work.handle is None for work in self.works)
 
     # ------------------------------------------------------------ signals
 

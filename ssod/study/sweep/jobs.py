@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ssod.errors import RunError, UserError
-from ssod.study.sweep.state import attempts, claimed, is_done, note
+from ssod.study.sweep.state import ATTEMPTS, attempts, claimed, is_done, note
 
 # How an attempt ends -> the process's exit code, those of tools/train.py.
 CODES = {"done": 0, "held": 75, "stopped": 75, "refused": 2, "failed": 1}
 PATIENCE = 2.0  # seconds in which a claim is tried again
 LOOK_EVERY = 0.2  # seconds
+FIRST_WORD = 600.0  # seconds in which a job's first process says something, or is taken for dead
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,18 @@ def run(job: Job, listen: Callable[[], Any] | None = None) -> str:
 
 def _without_us(job: Job) -> str | None:
     """How the attempt ended where the job's first process has nothing to train; None when it begins to."""
-    while True:
+    end = time.monotonic() + FIRST_WORD
+    while time.monotonic() < end:
         for line in attempts(Path(job.folder)):
             if line.get("attempt") == job.token:
                 return None if line["event"] == "start" else str(line["status"])
         time.sleep(LOOK_EVERY)
+    print(
+        f"error: the job's first process has written nothing to {job.folder}/{ATTEMPTS} in {FIRST_WORD:g} s: "
+        "see its log (killed, out of memory, or the folder can't be written)",
+        file=sys.stderr,
+    )
+    return "failed"
 
 
 def _note_end(job: Job, status: str, error: str) -> str:
@@ -97,11 +105,12 @@ def _printed_to() -> dict[str, str]:
 
 
 def _rank() -> int:
-    """This process's place among those of the job."""
-    for name in ("SLURM_PROCID", "SUBMITIT_LOCAL_GLOBALID"):
-        if name in os.environ:
-            return int(os.environ[name])
-    return 0
+    """This process's place among those of the job.
+
+    A local sweep may run within a SLURM job: that one's SLURM_PROCID says nothing of ours.
+    """
+    local = os.environ.get("SUBMITIT_EXECUTOR") == "local"
+    return int(os.environ.get("SUBMITIT_LOCAL_GLOBALID" if local else "SLURM_PROCID", 0))
 
 
 def _held_outside(folder: Path) -> bool:

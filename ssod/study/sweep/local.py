@@ -97,8 +97,13 @@ def _visible_gpus() -> tuple[int, ...]:
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    named = [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    return tuple(map(int, named[:count])) if count and all(map(str.isdigit, named)) else tuple(range(count))
+    said = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    if not count or not said:
+        return tuple(range(count))
+    named = [each.strip() for each in said.split(",")][:count]
+    if not all(map(str.isdigit, named)):
+        raise UserError(f"CUDA_VISIBLE_DEVICES={said}: name GPUs by number here, such as 0,1")
+    return tuple(map(int, named))
 
 
 def _sweep_up(folder: Path) -> None:

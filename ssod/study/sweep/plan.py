@@ -58,6 +58,11 @@ def expand(definition: Definition, work_dir: Path, options: Mapping[str, Any] | 
     for axes, twin in _choices(definition):
         run = _run(resolver, work_dir, axes, twin)
         first = runs.setdefault(_sameness(run), run)
+        if first is not run and _sameness(first, places=True) != _sameness(run, places=True):
+            raise UserError(
+                f"sweep {definition.path}: the runs {_said(first)} and {_said(run)} differ only in where a "
+                "file or the data lie, which does not tell runs apart: give the files different names"
+            )
         # The same training under other axes, such as the default of one and of another option.
         first.axes.update({**axes, **first.axes})
     return list(runs.values())
@@ -103,8 +108,16 @@ def _run(resolver: Resolver, work_dir: Path, axes: Axes, twin: bool) -> Run:
     return Run(name, work_dir / name, axes, twin or axes["method"] == TWIN, config, digest, split, total)
 
 
-def _sameness(run: Run) -> str:
-    """Equal for runs that train the same: an option that is set to its default is one that is left out."""
+def _said(run: Run) -> str:
+    """The run's choices, as a mistake's line names them."""
+    return "(" + ", ".join(f"{name}={value}" for name, value in run.axes.items()) + ")"
+
+
+def _sameness(run: Run, places: bool = False) -> str:
+    """Equal for runs that train the same: an option that is set to its default is one that is left out.
+
+    places: whether runs that read from different folders are different.
+    """
     from ssod.engine.provenance import hash_config
 
     whole = identity(run.config)
@@ -114,7 +127,7 @@ def _sameness(run: Run) -> str:
         for name, option in inspect.signature(kind).parameters.items() if kind is not None else ():
             if option.default is not option.empty:
                 node.setdefault(name, option.default)
-    return hash_config(whole)
+    return hash_config(whole, places)
 
 
 def run_name(axes: Axes, digest: str) -> str:

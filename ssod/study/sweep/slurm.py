@@ -20,7 +20,8 @@ class Slurm:
     """Hands jobs to SLURM as arrays of which at most so many run at once.
 
     parameters: submitit's, such as partition, time (minutes), mem, cpus_per_task. Jobs live without this
-    process; a later call finds them at work by their locks, and those that wait in the queue by theirs.
+    process; a later call finds those at work by their locks. Those that wait in the queue hold none: their
+    runs are handed in again, and of two jobs for a run the second finds it claimed or done, and ends.
     """
 
     in_process = False
@@ -28,6 +29,8 @@ class Slurm:
     def __init__(
         self, work_dir: Path, most: int | None, gpus: int | None, parameters: Mapping[str, Any]
     ) -> None:
+        if "array_parallelism" in parameters:
+            raise UserError("slurm: array_parallelism is what --max-parallel sets here: leave it out")
         self.folder, self.most = work_dir / "jobs", most or 256
         self.parameters: dict[str, Any] = {"time": 24 * 60, "job_name": work_dir.name, **parameters}
         if gpus is not None:

@@ -51,7 +51,7 @@ def set_split(
     labeled, *rest = parts_of(config)
     amount = Amount(percent=parse_percent(str(percent)))
     if "files" in splits:
-        base, split = str(splits["files"]).format(fold=fold, percent=amount), None
+        base, split = _filled(splits["files"], fold, amount), None
     else:
         source = Path(labeled.get("data_root") or "", splits.get("annotations") or labeled.ann_file)
         if not source.is_file():
@@ -74,3 +74,13 @@ def set_split(
         for name in ("only_ids", "except_ids"):
             part.pop(name, None)
     return split
+
+
+def _filled(files: str, fold: int, amount: Amount) -> str:
+    """The path of a split's files."""
+    try:
+        return files.format(fold=fold, percent=amount)
+    except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"splits.files {files!r} can't be filled in ({error}): it may name {{fold}} and {{percent}}"
+        ) from None

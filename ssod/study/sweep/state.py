@@ -17,7 +17,9 @@ from ssod.errors import UserError
 ATTEMPTS = "attempts.jsonl"
 CLAIM = ".claim"
 STAGE_METRICS = "stage_*_*/metrics.jsonl"
-TAIL = 1 << 16  # bytes of metrics.jsonl that are looked at for the last lines
+TAIL = 1 << 16  # bytes of metrics.jsonl that are looked at first for the last lines,
+LONGEST_TAIL = 1 << 24  # and at most: a pseudo_labels line of many classes is long
+TELLING = ('"kind": "train"', '"kind": "val"')  # lines that say how far a run is
 
 
 @contextmanager
@@ -174,15 +176,21 @@ def _last_ap(lines: list[dict[str, Any]]) -> float | None:
 
 
 def _tail(path: Path) -> str:
-    """The last whole lines of a file."""
+    """The last whole lines of a file that tell how far a run is, as many as hold a step and a validation."""
+    length, text = TAIL, ""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - TAIL, 0))
-            text = file.read().decode("utf-8", "replace")
+            while True:
+                file.seek(max(size - length, 0))
+                text = file.read(length).decode("utf-8", "replace")
+                text = text if size <= length else text.partition("\n")[2]
+                if all(each in text for each in TELLING) or length >= min(size, LONGEST_TAIL):
+                    break
+                length *= 4
     except OSError:
         return ""
-    return text if size <= TAIL else text.partition("\n")[2]
+    return "\n".join(line for line in text.split("\n") if any(each in line[:200] for each in TELLING))
 
 
 def _text(path: Path) -> str:

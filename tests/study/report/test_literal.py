@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from mmengine.config import Config
 
 from ssod.errors import UserError
 from ssod.study.report.literal import flatten, read_config, show, telling
+from ssod.study.sweep.prepare import _as_text
 
 PROJECT = Path(__file__).resolve().parents[3]
 MANUAL: dict[str, Any] = {
@@ -41,6 +44,19 @@ def test_all_that_a_dump_may_hold(tmp_path: Path) -> None:
     assert read_config(tmp_path / "config.py") == MANUAL
 
 
+def test_a_sweeps_configs_read_as_mmengine_reads_them(tmp_path: Path) -> None:
+    """Numbers that are no literals, at any depth; the file itself can be run."""
+    run: Any = SimpleNamespace(name="toy", config=Config({**MANUAL, "low": [{"a": (-float("inf"), 1e-05)}]}))
+    text = _as_text(run).partition("\n")[2]  # without the line that says what it is
+    (tmp_path / "config.py").write_text(text + 'nothing = float("nan")\n')
+    read = read_config(tmp_path / "config.py")
+    assert math.isnan(read.pop("nothing"))
+    assert read == run.config.to_dict()
+    made = Config.fromfile(str(tmp_path / "config.py")).to_dict()
+    assert math.isnan(made.pop("nothing"))
+    assert made == read
+
+
 CODE = [
     "import os",
     "x = __import__('os')",
@@ -48,6 +64,7 @@ CODE = [
     "x = [y for y in ()]",
     "x = 1 + 1",
     "x = -'a'",
+    "x = float('1e3')",
     "x = dict([1])",
     "x = other",
     "x[0] = 1",

@@ -93,6 +93,19 @@ def test_all_done_and_nothing_twice(drive: Any, capsys: pytest.CaptureFixture[st
     assert (code, executor.started) == (0, ["d"])
 
 
+def test_a_job_that_is_done_is_let_tidy_up(drive: Any) -> None:
+    """The result says done while the job still lives: the loop ends when the job has."""
+    looks = []
+
+    def tail(folder: Path) -> bool:
+        finish(folder, "done")
+        looks.append(folder.name)
+        return len(looks) == 3
+
+    code, executor = drive(a=[tail] * 3)
+    assert (code, looks, executor.stopped) == (0, ["a"] * 3, 0)
+
+
 @pytest.mark.parametrize("end", ["failed", "killed"])
 def test_what_failed_is_tried_again_so_often(
     drive: Any, end: str, capsys: pytest.CaptureFixture[str]

@@ -60,6 +60,34 @@ def machine(monkeypatch: pytest.MonkeyPatch, cores: int, gpus: tuple[int, ...] =
 
 
 @pytest.mark.parametrize(
+    ("said", "count", "expected"),
+    [(None, 2, (0, 1)), ("", 0, ()), ("2,5", 2, (2, 5)), ("3,-1,4", 1, (3,)), ("GPU-1f", 0, ())],
+)
+def test_visible_gpus_by_number(
+    monkeypatch: pytest.MonkeyPatch, said: str | None, count: int, expected: tuple[int, ...]
+) -> None:
+    gpus_that_torch_sees(monkeypatch, said, count)
+    assert local_module._visible_gpus() == expected
+
+
+@pytest.mark.parametrize("said", ["GPU-1f,GPU-2e", "MIG-77", "1,GPU-2e"])
+def test_gpus_named_in_another_way_are_refused(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    gpus_that_torch_sees(monkeypatch, said, said.count(",") + 1)
+    with pytest.raises(UserError, match=f"CUDA_VISIBLE_DEVICES={said}: name GPUs by number"):
+        local_module._visible_gpus()
+
+
+def gpus_that_torch_sees(monkeypatch: pytest.MonkeyPatch, said: str | None, count: int) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if said is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+
+
+@pytest.mark.parametrize(
     ("cores", "asked", "at_once", "threads"), [(8, None, 8, 1), (8, 3, 3, 2), (2, 4, 4, 1), (1, None, 1, 1)]
 )
 def test_cores_are_shared(
@@ -170,6 +198,8 @@ def test_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submitit.SlurmExecutor, "affinity", classmethod(lambda cls: 2))
     with pytest.raises(UserError, match="partitoin"):
         Slurm(tmp_path, 1, None, {"partitoin": "one"}).start(jobs(tmp_path, 1))
+    with pytest.raises(UserError, match="array_parallelism is what --max-parallel sets"):
+        Slurm(tmp_path, 1, None, {"array_parallelism": 4})
 
 
 # ---------------------------------------------------------------- the table

@@ -115,6 +115,30 @@ options = dict(num="model.method.num_jitters", size="model.method.jitter_fractio
     assert runs[1].axes == {"method": "soft_teacher", "num": 10, "size": 0.06, "bound": 0.04}
 
 
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("load_from", ["/a/net.pth", "/b/net.pth"]),
+        ("train_dataloader.dataset.data_root", ["/a", "/b"]),
+    ],
+)
+def test_runs_that_differ_in_a_folder_alone_are_not_merged(
+    tmp_path: Path, option: str, values: list[str]
+) -> None:
+    text = f"""
+configs = dict(supervised="CONFIGS/supervised/shapes.py")
+options = dict(place="{option}")
+axes = dict(place={values})
+"""
+    with pytest.raises(UserError, match="differ only in where a file or the data lie") as caught:
+        expand(written(tmp_path, text), tmp_path)
+    for value in values:
+        assert f"(place={value}, method=supervised)" in caught.value.one_line
+    if option == "load_from":
+        runs = expand(written(tmp_path, text.replace("/b/net", "/b/other")), tmp_path)
+        assert [run.config.load_from for run in runs] == ["/a/net.pth", "/b/other.pth"]
+
+
 def test_values_may_stand_for_several_options(tmp_path: Path) -> None:
     text = """
 configs = dict(soft_teacher="CONFIGS/soft_teacher/shapes.py")
@@ -251,6 +275,28 @@ MISTAKES = [
     (SPLIT + "splits = dict(annotations='none.json')\n", "there is no .*none.json to draw from"),
     (SPLIT + "splits = dict(protocoll='own')\n", "protocoll"),
     (SPLIT + "axes['percent'] = [500]\n", "500"),
+    (SPLIT + "axes['percent'] = [[10]]\n", "give a number from"),
+    (GRID + "axes = None\n", "axes is None: give a dict of axis"),
+    (GRID + "runs = [3]\n", r"runs is \[3\]: give a list of dicts"),
+    (GRID + "slurm = 3\n", "slurm is 3: give a dict"),
+    (GRID + "gpus = 0\n", "gpus is 0: give the number of processes"),
+    (GRID + "supervised = 3\n", "supervised is 3: give a path"),
+    (GRID + "options = dict(tau=3)\n", "options.tau is 3: give a config option"),
+    (GRID + "options = dict(tau={1: 'x'})\n", "options.tau is .*: give a config option"),
+    (GRID + "axes['seed'] = ['a']\n", "axis seed is 'a': give whole numbers"),
+    (GRID + "runs = [dict(seed=True)]\n", "axis seed is True: give whole numbers"),
+    (GRID + "axes['unlabeled_ratio'] = ['a']\n", "axis unlabeled_ratio is 'a': give numbers"),
+    (GRID + "axes['unlabeled_ratio'] = [float('nan')]\n", "axis unlabeled_ratio is nan: give numbers"),
+    (GRID + "axes['iterations'] = ['a']\n", "axis iterations is 'a': give whole numbers of at least 1"),
+    (GRID + "axes['method'] = [3]\n", "axis method is 3: give a method's name"),
+    (
+        GRID + "axes['tau'] = [[1]]\noptions = dict(tau={1: {'model.method.tau': 1}})\n",
+        r"options.tau does not say what \[1\] is",
+    ),
+    (SPLIT + "axes['fold'] = ['x']\n", "axis fold is 'x': give whole numbers"),
+    (SPLIT + "splits = dict(files='x.{fol}@{percent}')\n", "splits.files .* can't be filled in"),
+    (SPLIT + "splits = dict(seed='a')\n", "splits: seed is 'a': give a whole number"),
+    (SPLIT + "splits = 'own'\n", "splits is 'own': give a dict"),
 ]
 
 

@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from ssod.study.sweep import state
 
 
@@ -101,6 +103,22 @@ def test_of_a_long_file_the_end_is_read(tmp_path: Path) -> None:
     lines(tmp_path / "metrics.jsonl", *records)
     assert (tmp_path / "metrics.jsonl").stat().st_size > 4 * state.TAIL
     assert state.progress(tmp_path, 6000).iteration == 4999
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_long_lines_at_the_end_are_passed_over(tmp_path: Path, after: int) -> None:
+    """Telemetry of many classes is longer than the tail that is read first."""
+    telemetry: dict[str, object] = {f"rpn/class {n}/precision_50": 0.5 for n in range(1, 9000)}
+    lines(
+        tmp_path / "metrics.jsonl",
+        *({"kind": "train", "iteration": n, "seconds_per_step": 0.5} for n in range(90)),
+        {"kind": "val", "iteration": 90, "teacher/bbox_mAP": 0.25},
+        {"kind": "pseudo_labels", "iteration": 90, **telemetry},
+        *[{"kind": "train", "iteration": 91, "seconds_per_step": 2.0}] * after,
+    )
+    assert (tmp_path / "metrics.jsonl").stat().st_size > 5 * state.TAIL
+    seen = state.progress(tmp_path, 100)
+    assert (seen.iteration, seen.ap, seen.eta) == (90 + after, 0.25, [5.0, 18.0][after])
 
 
 def test_half_a_result_is_none(tmp_path: Path) -> None:
