@@ -16,7 +16,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         "folders", nargs="+", metavar="WORK_DIRS", help="runs, or folders with runs anywhere below"
     )
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="where report.html and the other files go"
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="where report.html and the other files go; an earlier report there is replaced",
     )
     parser.add_argument(
         "--formats",

@@ -7,7 +7,7 @@ into figures and pictures, never into a batch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os.path import isfile
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -20,8 +20,29 @@ from ssod.core.geometry import project_boxes
 from ssod.data.datasets import check_records, read_coco, shorten
 from ssod.errors import UserError
 
-KEYS = ("image_id", "category_id", "bbox")
+TOO_FAR = 1e9  # px; no image has such a place
 MIN_SIDE = 1e-2  # px; a projected box that is thinner has left the view, as in BoxLabels
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, (int, float, str))
+
+
+def _is_box(value: Any) -> bool:
+    """Four numbers, none of them infinite or nan."""
+    return (
+        isinstance(value, list)
+        and len(value) == 4
+        and all(isinstance(each, (int, float)) and abs(each) < TOO_FAR for each in value)
+    )
+
+
+# What each record must have, and whether a value will do.
+NEEDED: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "images": {"id": _is_id, "file_name": lambda value: isinstance(value, str)},
+    "annotations": {"image_id": _is_id, "category_id": _is_id, "bbox": _is_box},
+    "categories": {"id": _is_id},
+}
 
 
 class Truth(NamedTuple):
@@ -42,7 +63,7 @@ class HiddenTruth:
     path: the file · classes: names whose places in the list are the class numbers; boxes of other categories
     are left out. Kept as a few flat arrays: 20 MB for COCO's 860,000 boxes, and the file's text is let go.
 
-    Raises UserError for a file that can't be read, is not COCO's or has none of the classes.
+    Raises UserError for a file that can't be read, is not COCO's throughout or has none of the classes.
     """
 
     def __init__(self, path: str, classes: Sequence[str]) -> None:
@@ -53,9 +74,11 @@ class HiddenTruth:
                 "unlabeled images, or set hidden_truth=None to measure without"
             )
         content = read_coco(self.path, ("images", "annotations", "categories"))
+        for section, needed in NEEDED.items():
+            self._check(section, content[section], needed)
         check_records(self.path, "images", content["images"], ("id", "file_name"))
         order = {name: number for number, name in enumerate(classes)}
-        number_of = {one["id"]: order.get(one.get("name"), -1) for one in content["categories"]}
+        number_of = {one["id"]: order.get(str(one.get("name")), -1) for one in content["categories"]}
         if not any(number >= 0 for number in number_of.values()):
             raise UserError(
                 f"hidden truth {self.path} has none of the classes {shorten(list(classes))}: name the file "
@@ -64,7 +87,7 @@ class HiddenTruth:
         slot_of = {image["id"]: slot for slot, image in enumerate(content["images"])}
         rows = [
             (slot_of[one["image_id"]], number_of.get(one["category_id"], -1), _is_crowd(one), *one["bbox"])
-            for one in self._checked(content["annotations"])
+            for one in content["annotations"]
             if one["image_id"] in slot_of
         ]
         table: npt.NDArray[np.float64] = np.array(rows, dtype=np.float64).reshape(-1, 7)
@@ -78,14 +101,15 @@ class HiddenTruth:
             name = PurePosixPath(image["file_name"])
             self._slots[name.name].append((slot, name))
 
-    def _checked(self, annotations: Sequence[Any]) -> Sequence[Any]:
-        for number, one in enumerate(annotations):
-            if not isinstance(one, dict) or any(one.get(key) is None for key in KEYS):
+    def _check(
+        self, section: str, records: Sequence[Any], needed: Mapping[str, Callable[[Any], bool]]
+    ) -> None:
+        for number, one in enumerate(records):
+            if not isinstance(one, dict) or not all(fits(one.get(key)) for key, fits in needed.items()):
                 raise UserError(
-                    f"record {number} of 'annotations' in {self.path} has no {' or no '.join(KEYS)}: every "
-                    "record needs them"
+                    f"record {number} of '{section}' in {self.path} has no usable {' or '.join(needed)}: ids "
+                    "are numbers or text, names are text, a bbox is four numbers (x, y, width, height)"
                 )
-        return annotations
 
     def __len__(self) -> int:
         return len(self._starts) - 1

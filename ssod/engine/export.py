@@ -18,17 +18,19 @@ from ssod.engine.mistakes import mistakes_in_config
 from ssod.engine.provenance import hash_file, labeling_pipeline
 from ssod.engine.runner import warnings_to_log
 from ssod.engine.testing import load_model, silence
-from ssod.engine.writing import replacing
-from ssod.errors import RunError, UserError
+from ssod.engine.writing import check_out, replacing
+from ssod.errors import RunError
 from ssod.models.plain import build_plain, compute_as_mmdet, plain_model, plain_weights
 from ssod.registry import register_all_modules
 
 CONFIG, WEIGHTS = "config.py", "weights.pth"
+OURS = (CONFIG, WEIGHTS, f".{WEIGHTS}.partial")
 NO_ONNX = (
     "--onnx: neither mmdet nor ssod writes ONNX; export without it, and give {0}/config.py and "
     "{0}/weights.pth to mmdeploy (tools/deploy.py), which converts mmdet's detectors"
 )
-_HEADER = '''"""The {network} of {checkpoint} as a plain mmdet detector; written by ssod's tools/export.py.
+_MARK = "as a plain mmdet detector; written by ssod's tools/export.py."  # ends the first line of a config
+_HEADER = '''"""The {network} of {checkpoint} {mark}
 
     from mmdet.apis import inference_detector, init_detector
 
@@ -64,7 +66,7 @@ def export(
     """
     register_all_modules()
     folder = Path(out)
-    _check_folder(folder)
+    check_out(folder, OURS if _is_exported(folder / CONFIG) else ())
     with warnings_to_log():
         config = read_config(config_path)
         check_names(config, config_path)
@@ -89,25 +91,23 @@ def export(
             "ssod": {"network": network, "checkpoint_sha256": hash_file(checkpoint)},
         }
         folder.mkdir(parents=True, exist_ok=True)
+        header = _HEADER.format(
+            network=network, checkpoint=Path(checkpoint).name, mark=_MARK, config=CONFIG, weights=WEIGHTS
+        )
+        with replacing(folder / CONFIG) as partial:  # first: by it the next call knows the folder
+            partial.write_text(header + Config(parts).pretty_text, encoding="utf-8")
         with replacing(folder / WEIGHTS) as partial:
             torch.save({"state_dict": weights, "meta": meta}, partial)
-        header = _HEADER.format(
-            network=network, checkpoint=Path(checkpoint).name, config=CONFIG, weights=WEIGHTS
-        )
-        with replacing(folder / CONFIG) as partial:
-            partial.write_text(header + Config(parts).pretty_text, encoding="utf-8")
     return Export(folder / CONFIG, folder / WEIGHTS, network, tuple(notes))
 
 
-def _check_folder(folder: Path) -> None:
-    """Raises UserError where something would be overwritten that is not an earlier export."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder} is a file: name a folder")
-    names = {each.name for each in folder.iterdir()} if folder.exists() else set()
-    others = sorted(names - {CONFIG, WEIGHTS}) or ([CONFIG] if names == {CONFIG} else [])
-    if others:
-        shown = ", ".join(others[:4]) + ", ..." * (len(others) > 4)
-        raise UserError(f"--out {folder} holds other files ({shown}): name a new or an empty folder")
+def _is_exported(config: Path) -> bool:
+    """Whether the file is there and an earlier export's."""
+    try:
+        with config.open(encoding="utf-8", errors="replace") as file:
+            return file.readline().rstrip().endswith(_MARK)
+    except OSError:
+        return False
 
 
 def _config(

@@ -3,7 +3,8 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from itertools import count
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -20,7 +21,7 @@ from ssod.engine.partial import partial_files
 from ssod.engine.provenance import check_output
 from ssod.engine.runner import warnings_to_log
 from ssod.engine.stop import StopSignal
-from ssod.engine.writing import replacing
+from ssod.engine.writing import check_out, replacing
 from ssod.errors import UserError
 from ssod.models.plain import compute_as_mmdet
 from ssod.registry import register_all_modules
@@ -101,16 +102,10 @@ def _network_line(job: Job, checkpoint: str | Path, which: str | None) -> str:
 
 def _check_folder(folder: Path, source: str | Path) -> None:
     """Raises UserError where something else would be overwritten, or pictures be taken for images later."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder} is a file: name a folder")
     if Path(source).is_dir() and folder.resolve().is_relative_to(Path(source).resolve()):
         raise UserError(f"--out {folder} lies in the folder of the images, {source}: name one outside of it")
-    names = {each.name for each in folder.iterdir()} if folder.exists() else set()
     ours = {PREDICTIONS, f".{PREDICTIONS}.new", *(each.name for each in partial_files(folder / PREDICTIONS))}
-    others = sorted(names - ours - ({PICTURES} if names & ours else set()))
-    if others:
-        shown = ", ".join(others[:4]) + ", ..." * (len(others) > 4)
-        raise UserError(f"--out {folder} holds other files ({shown}): name a new or an empty folder")
+    check_out(folder, ours | {PICTURES} if any((folder / each).exists() for each in ours) else ours)
 
 
 # ---------------------------------------------------------------- pictures
@@ -168,9 +163,21 @@ def _is_fresh(path: Path, begun: int) -> bool:
 def picture_names(images: Sequence[ImageFile]) -> list[str]:
     """For each image the name of its picture, its own below the folder that all lie in; no two are the same.
 
-    One of a kind that can't be written (.gif) gets .jpg behind its name.
+    One of a kind that can't be written (.gif) gets .jpg behind its name. Where the name is another image's,
+    or the same image comes twice, a number follows: a_2.jpg.
     """
-    return [name if name.lower().endswith(SUFFIXES) else f"{name}.jpg" for name in _names(images)]
+    own = list(_names(images))
+    made = [name if name.lower().endswith(SUFFIXES) else f"{name}.jpg" for name in own]
+    reserved, taken = set(own), {*own, *made}
+    names: dict[str, None] = {}  # in order
+    for name, wanted in zip(own, made, strict=True):
+        if wanted in names or (wanted != name and wanted in reserved):
+            path = PurePosixPath(wanted)
+            numbered = (str(path.with_name(f"{path.stem}_{number}{path.suffix}")) for number in count(2))
+            wanted = next(each for each in numbered if each not in taken)
+            taken.add(wanted)
+        names[wanted] = None
+    return list(names)
 
 
 def _names(images: Sequence[ImageFile]) -> Iterator[str]:

@@ -1,9 +1,11 @@
 """Files of a run that are whole or not there, and errors that name the file they are about."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from ssod.errors import UserError
 
 
 @contextmanager
@@ -31,3 +33,13 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             partial.unlink()
         raise
+
+
+def check_out(folder: Path, ours: Collection[str]) -> None:
+    """Raises UserError where `folder` is a file, or holds anything whose name is not one of `ours`."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file: name a folder")
+    others = sorted({each.name for each in folder.iterdir()} - set(ours)) if folder.exists() else []
+    if others:
+        shown = ", ".join(others[:4]) + ", ..." * (len(others) > 4)
+        raise UserError(f"--out {folder} holds other files ({shown}): name a new or an empty folder")

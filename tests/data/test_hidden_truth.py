@@ -1,6 +1,7 @@
 """The hidden truth: which boxes an image has, found by its name, and where a view shows them."""
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ def write(path: Path, images: list[str], annotations: list[dict[str, Any]], more
     return str(path)
 
 
-def one(image: int, category: int, box: list[float], **more: Any) -> dict[str, Any]:
+def one(image: Any, category: Any, box: Any, **more: Any) -> dict[str, Any]:
     return dict(image_id=image, category_id=category, bbox=box, **more)
 
 
@@ -96,6 +97,30 @@ def test_a_file_that_is_no_truth_is_refused(
     path = write(tmp_path / "truth.json", ["a.jpg"], [], more)
     with pytest.raises(UserError, match=said):
         HiddenTruth(path, classes)
+
+
+@pytest.mark.parametrize(
+    ("section", "record"),
+    [
+        *(
+            ("annotations", one(10, 7, box))
+            for box in ([], [1, 2, 3], ["a", 1, 2, 3], 5, [0, 0, 1, math.nan])
+        ),
+        ("annotations", one(10, 7, [0, 0, 1, 10**400])),
+        ("annotations", one([1], 7, [1, 2, 3, 4])),
+        ("annotations", one(10, {}, [1, 2, 3, 4])),
+        ("annotations", "box"),
+        ("categories", {"name": "cat"}),
+        ("categories", {"id": [7], "name": "cat"}),
+        ("categories", "cat"),
+        ("images", {"id": 10, "file_name": 5}),
+        ("images", {"id": [10], "file_name": "a.jpg"}),
+    ],
+)
+def test_a_record_of_another_form_is_named(tmp_path: Path, section: str, record: Any) -> None:
+    path = write(tmp_path / "truth.json", ["a.jpg"], [one(10, 7, [1, 2, 3, 4])], {section: [record]})
+    with pytest.raises(UserError, match=f"record 0 of '{section}' in .*truth.json has no usable"):
+        HiddenTruth(path, ("cat",))
 
 
 def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:

@@ -167,6 +167,16 @@ BAD: list[tuple[str, Case, str]] = [
     ("step", lambda place, root: {"config": changed(place, root, own_step)}, "transform BatchResize is not"),
     ("other files", lambda place, root: {"out": holding(root / "o", "a.txt")}, "other files (a.txt)"),
     ("a config", lambda place, root: {"out": holding(root / "o", "config.py")}, "other files (config.py)"),
+    (
+        "weights",
+        lambda place, root: {"out": holding(root / "o", "weights.pth")},
+        "other files (weights.pth): name a new",
+    ),
+    (
+        "both",
+        lambda place, root: {"out": holding(root / "o", "config.py", "weights.pth")},
+        "other files (config.py, weights.pth): name a new",
+    ),
     ("a file", lambda place, root: {"out": holding(root / "o", "a.txt") / "a.txt"}, "is a file"),
     ("onnx", lambda place, root: {"more": ["--onnx"]}, "mmdeploy"),
 ]
@@ -182,7 +192,7 @@ def test_bad_input_is_one_line(
     complained = capsys.readouterr().err
     assert said in complained
     assert complained.startswith("error: ") and complained.count("\n") == 1
-    assert not list(tmp_path.rglob("weights.pth"))
+    assert all(path.read_text() == "mine" for path in tmp_path.rglob("weights.pth"))
 
 
 def test_an_export_that_computes_something_else_is_not_written(

@@ -143,6 +143,21 @@ NAMED: list[tuple[str, list[tuple[str, str]], list[str]]] = [
     ("above", [("../x/a.png", "/d/l/../x/a.png"), ("a.png", "/d/l/a.png")], ["x/a.png", "l/a.png"]),
     ("alone", [("/d/x/a.png", "/d/x/a.png")], ["a.png"]),
     ("other kinds", [("a.gif", "/d/a.gif"), ("a.TIF", "/d/a.TIF")], ["a.gif.jpg", "a.TIF"]),
+    (
+        "spellings",
+        [("a.jpg", "/d/a.jpg"), ("./a.jpg", "/d/./a.jpg"), ("sub/../a.jpg", "/d/sub/../a.jpg")],
+        ["a.jpg", "a_2.jpg", "a_3.jpg"],
+    ),
+    (
+        "a number that is taken",
+        [("b/a.jpg", "/d/b/a.jpg"), ("b/a.jpg", "/d/b/a.jpg"), ("b/a_2.jpg", "/d/b/a_2.jpg")],
+        ["b/a.jpg", "b/a_3.jpg", "b/a_2.jpg"],
+    ),
+    (
+        "another's name",
+        [("a.gif", "/d/a.gif"), ("a.gif.jpg", "/d/a.gif.jpg"), ("b.gif", "/d/b.gif")],
+        ["a.gif_2.jpg", "a.gif.jpg", "b.gif.jpg"],
+    ),
 ]
 
 

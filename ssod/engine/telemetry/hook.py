@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop
 
 from ssod.data.hidden_truth import HiddenTruth
 from ssod.engine import random_state
@@ -30,14 +31,15 @@ class PseudoLabelTelemetry(Hook):  # type: ignore[misc]
     """Precision, recall and IoU of the pseudo labels against hidden truth; and what removes them.
 
     truth: the COCO file with the annotations of the unlabeled images, which training never sees; None takes
-    the config's `hidden_truth`. Without either, boxes are counted and scores binned · num_images: unlabeled
-    images that are looked at, spread over the data, the same ones in the same views throughout; 0 switches
-    all off · interval: every so many validations · batch_size: images at once.
+    the config's `hidden_truth`. Without either, boxes are counted and scores binned; with a warning where
+    the config's can't be used · num_images: unlabeled images that are looked at, spread over the data, the
+    same ones in the same views throughout; 0 switches all off · interval: every so many validations ·
+    batch_size: images at once, at most as many unlabeled ones as in a step.
 
     The first process measures; the others wait for it in their next step. Gives its values to every hook
     with an `after_pseudo_labels(runner, iteration, values)`, the truth to those with an
     `after_hidden_truth(runner, truth)`, and to the visualizer; writes `pseudo_labels/telemetry.json`,
-    `calibration.png` and `spread.png`. Raises UserError for wrong options and for a truth that can't be used.
+    `calibration.png` and `spread.png`. Raises UserError for wrong options and an unusable `truth`.
     """
 
     priority = "LOW"
@@ -57,8 +59,14 @@ class PseudoLabelTelemetry(Hook):  # type: ignore[misc]
         self.classes: tuple[str, ...] = ()
         self.said: set[str] = set()
 
-    def before_train(self, runner: Any) -> None:
-        """Chooses the images and reads their truth; nothing in a supervised run."""
+    def before_run(self, runner: Any) -> None:
+        """Chooses the images and reads their truth; nothing in a supervised run.
+
+        Before training, where the rank watch does not count yet: COCO's file takes the first process half a
+        minute in which no thread of it can give a sign of life.
+        """
+        if not isinstance(runner._train_loop, BaseLoop):  # a validation or a test alone
+            return
         dataset = runner.train_dataloader.dataset
         several = len(getattr(dataset, "cumulative_sizes", None) or ()) > 1
         if self.num_images == 0 or getattr(unwrap(runner.model), "method", None) is None or not several:
@@ -68,18 +76,30 @@ class PseudoLabelTelemetry(Hook):  # type: ignore[misc]
     def _prepare(self, runner: Any, dataset: Any) -> None:
         """On the first process alone, whose UserError reaches all."""
         self.classes = tuple(dataset.metainfo.get("classes") or ())
-        collate = runner.train_dataloader.collate_fn
-        self.sample = Sample(dataset, collate, self.num_images, self.batch_size)
+        loader = runner.train_dataloader
+        unlabeled = sum(getattr(loader.sampler, "counts", ())[1:]) or 1
+        self.sample = Sample(dataset, loader.collate_fn, self.num_images, min(self.batch_size, unlabeled))
         path = self.truth_file or runner.cfg.get("hidden_truth")
-        if path is not None:
-            self.truth = HiddenTruth(path, self.classes)
-            paths = [dataset.get_data_info(index)["img_path"] for index in self.sample.indices]
-            if all(self.truth.of(path) is None for path in paths):
-                raise UserError(
-                    f"hidden truth {path} names none of {len(paths)} unlabeled images, such as {paths[0]}: "
-                    "name the file with their annotations, or set hidden_truth=None"
-                )
-            runner.call_hook("after_hidden_truth", truth=self.truth)
+        if path is None:
+            return
+        try:
+            self.truth = self._read_truth(path, dataset, self.sample)
+        except UserError as error:
+            if self.truth_file is not None:
+                raise
+            self._say(runner, "truth", f"pseudo labels are measured without truth: {error.one_line}")
+            return
+        runner.call_hook("after_hidden_truth", truth=self.truth)
+
+    def _read_truth(self, path: str, dataset: Any, sample: Sample) -> HiddenTruth:
+        truth = HiddenTruth(path, self.classes)
+        images = [dataset.get_data_info(index)["img_path"] for index in sample.indices]
+        if all(truth.of(image) is None for image in images):
+            raise UserError(
+                f"hidden truth {path} names none of {len(images)} unlabeled images, such as {images[0]}: "
+                "name the file with their annotations, or set hidden_truth=None"
+            )
+        return truth
 
     def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
         """Measures, writes and draws; at every `interval`-th validation and the last."""

@@ -8,12 +8,20 @@ from ssod.errors import UserError, check_choice
 from ssod.study.report.tables import Report
 
 FORMATS = ("md", "tex", "csv", "html")
+MARKS = {  # what stands in each file of a report, whatever its runs
+    "report.md": "| run | row | seed | fold | teacher AP |",
+    "report.tex": "\n% \\usepackage{booktabs}\n\n",
+    "report.csv": "section,dataset,protocol,percent,row,network,metric",
+    "runs.csv": "run,status,method,seed,fold",
+    "report.html": "Written by ssod ",
+}
 
 
 def write_report(report: Report, out: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     """The files written below `out`, made if need be: `report.html` and so on, and `runs.csv`.
 
-    Raises UserError for an unknown format and a folder that can't be written.
+    An earlier report is replaced. Raises UserError for an unknown format, a folder that can't be written, and
+    a file of one of these names that is no report.
     """
     folder = Path(out)
     for name in formats:
@@ -21,6 +29,8 @@ def write_report(report: Report, out: str | Path, formats: Sequence[str] = FORMA
     texts = {file: make for name in dict.fromkeys(formats) for file, make in _makers(name).items()}
     written = []
     try:
+        for name in texts:
+            _check_free(folder / name, MARKS[name])
         folder.mkdir(parents=True, exist_ok=True)
         for name, make in texts.items():
             with replacing(folder / name) as partial:
@@ -29,6 +39,15 @@ def write_report(report: Report, out: str | Path, formats: Sequence[str] = FORMA
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
     return written
+
+
+def _check_free(path: Path, mark: str) -> None:
+    """Raises UserError for somebody else's file; one that is not there or is empty may be written."""
+    if not path.is_file():
+        return
+    found = path.read_text(encoding="utf-8", errors="replace")
+    if found.strip(' "\n') and mark not in found:
+        raise UserError(f"{path} is no report that this tool wrote: move it away, or choose another --out")
 
 
 def _makers(name: str) -> dict[str, Callable[[Report], str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -187,6 +188,101 @@ def test_a_truth_of_other_images_is_refused(tmp_path: Path) -> None:
         trained(config, tmp_path / "run", str(tmp_path / "other.json"))
 
 
+class Images:
+    """The training's data: ten labeled images and forty others."""
+
+    def __init__(self) -> None:
+        self.cumulative_sizes = (10, 50)
+        self.metainfo = {"classes": ("cat",)}
+
+    def get_data_info(self, index: int) -> dict[str, str]:
+        return {"img_path": f"/data/{index}.jpg"}
+
+
+def fake_runner(cfg: dict[str, Any], counts: tuple[int, ...] = (1, 4)) -> Any:
+    """What the hook sees before a run; `said` gets the calls of other hooks."""
+    from mmengine.runner import IterBasedTrainLoop
+
+    said: list[tuple[str, Any]] = []
+    loader = SimpleNamespace(
+        dataset=Images(), collate_fn=None, sampler=SimpleNamespace(counts=counts), batch_size=sum(counts)
+    )
+    return SimpleNamespace(
+        _train_loop=object.__new__(IterBasedTrainLoop),
+        train_dataloader=loader,
+        model=SimpleNamespace(method="any"),
+        cfg=cfg,
+        logger=SimpleNamespace(warning=lambda text: said.append(("warning", text))),
+        call_hook=lambda name, **values: said.append((name, values.get("text"))),
+        said=said,
+    )
+
+
+def write_truth(path: Path, name: str, box: Any) -> str:
+    content = {
+        "images": [{"id": 1, "file_name": name}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": box}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "box", "said"),
+    [
+        (None, None, "does not exist: "),
+        ("other.jpg", [1, 2, 3, 4], "names none of 40 unlabeled images, such as /data/10.jpg: "),
+        ("10.jpg", [], "record 0 of 'annotations'"),
+    ],
+    ids=["missing", "other images", "malformed"],
+)
+def test_a_truth_that_cannot_be_used(tmp_path: Path, name: str | None, box: Any, said: str) -> None:
+    """The config's: one line, and no truth. The hook's own: refused."""
+    from ssod.engine.telemetry.hook import PseudoLabelTelemetry
+    from ssod.errors import UserError
+
+    path = str(tmp_path / "truth.json")
+    if name is not None:
+        write_truth(tmp_path / "truth.json", name, box)
+    hook, runner = PseudoLabelTelemetry(), fake_runner({"hidden_truth": path})
+    hook.before_run(runner)
+    assert hook.truth is None and hook.sample is not None
+    assert [each for each, _ in runner.said] == ["warning", "after_notice"]
+    text = runner.said[0][1]
+    assert text.startswith("pseudo labels are measured without truth: ") and "\n" not in text
+    assert said in text and path in text
+    with pytest.raises(UserError, match=said):
+        PseudoLabelTelemetry(truth=path).before_run(fake_runner({"hidden_truth": None}))
+
+
+def test_truth_is_read_before_processes_watch_each_other(tmp_path: Path) -> None:
+    """The rank watch is armed before training; reading a large file holds up every thread of a process."""
+    from ssod.engine.rank_watch import RankWatch
+    from ssod.engine.telemetry.hook import PseudoLabelTelemetry
+
+    assert "before_train" in vars(RankWatch) and "before_run" not in vars(RankWatch)
+    assert not {"before_train", "before_train_epoch"} & set(vars(PseudoLabelTelemetry))
+    path = write_truth(tmp_path / "truth.json", "10.jpg", [1, 2, 3, 4])
+    hook, runner = PseudoLabelTelemetry(), fake_runner({"hidden_truth": path})
+    hook.before_run(runner)
+    assert hook.truth is not None and runner.said == [("after_hidden_truth", None)]
+    alone = PseudoLabelTelemetry(truth="gone.json")
+    alone.before_run(SimpleNamespace(_train_loop=None))  # a test: nothing is read
+    assert alone.sample is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "given", "expected"), [((1, 4), 8, 4), ((4, 16), 8, 8), ((1, 1, 2), 8, 3)]
+)
+def test_no_more_images_at_once_than_in_a_step(counts: tuple[int, ...], given: int, expected: int) -> None:
+    from ssod.engine.telemetry.hook import PseudoLabelTelemetry
+
+    hook = PseudoLabelTelemetry(batch_size=given)
+    hook.before_run(fake_runner({}, counts))
+    assert hook.sample is not None and hook.sample.batch_size == expected
+
+
 def test_truth_in_the_place_of_labels_is_perfect(tmp_path: Path) -> None:
     """STAC's file holding the truth itself: every figure is 1, through the strong view's turn and crop."""
     from mmengine.config import Config
@@ -242,8 +338,6 @@ def test_wrong_options_are_refused(options: dict[str, int]) -> None:
 
 
 def test_images_are_spread_over_all_unlabeled_ones_and_batched() -> None:
-    from types import SimpleNamespace
-
     from ssod.engine.telemetry.sample import Sample
 
     class Items(SimpleNamespace):
