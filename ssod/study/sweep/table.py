@@ -22,6 +22,7 @@ STYLES = {
     "stopped": "yellow",
 }
 LINES_AROUND = 8  # of the terminal, that are not rows
+WIDTH = 160  # of the last table where no terminal has a width: in a job's output, say
 
 
 @dataclass
@@ -116,7 +117,7 @@ class Board:
 
     def final(self) -> None:
         """Prints the whole table once more, and a line for each run that failed."""
-        self.console.print(self.table())
+        self.console.print(self.table(), width=None if self.console.is_terminal else WIDTH)
         for row in self.rows:
             if row.state == "failed":
                 log = f" (log: {os.path.relpath(row.progress.log)})" if row.progress.log else ""
