@@ -22,7 +22,7 @@ STYLES = {
     "stopped": "yellow",
 }
 LINES_AROUND = 8  # of the terminal, that are not rows
-WIDTH = 160  # of the last table where no terminal has a width: in a job's output, say
+WIDTH = 160  # where no terminal has one: in a job's output, say
 
 
 @dataclass
@@ -50,7 +50,8 @@ class Board:
 
     def __init__(self, title: str, rows: Sequence[Row], work_dir: Path) -> None:
         self.title, self.rows, self.work_dir = title, rows, work_dir
-        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        width = None if sys.stdout.isatty() else WIDTH
+        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True, width=width)
         self.live: Live | None = None
         self.said: dict[str, tuple[str, float | None]] = {}
 
@@ -117,7 +118,7 @@ class Board:
 
     def final(self) -> None:
         """Prints the whole table once more, and a line for each run that failed."""
-        self.console.print(self.table(), width=None if self.console.is_terminal else WIDTH)
+        self.console.print(self.table())
         for row in self.rows:
             if row.state == "failed":
                 log = f" (log: {os.path.relpath(row.progress.log)})" if row.progress.log else ""
