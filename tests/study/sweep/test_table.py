@@ -24,9 +24,8 @@ def test_the_last_table_is_whole_without_a_terminal(
     ]
     Board("toys", rows, tmp_path).final()
     said = capsys.readouterr().out
-    cells = [
-        [cell.strip() for cell in line.strip("│\n ").split("│")] for line in said.splitlines() if "│" in line
-    ]
+    lines = [line for line in said.splitlines() if "│" in line]
+    cells = [[cell.strip() for cell in line.split("│") if cell.strip()] for line in lines]
     assert cells == [
         [name, "done", "600/600", "43.2", "2", "train.log"],
         ["supervised-s0-1", "failed", "7/600", "1"],
