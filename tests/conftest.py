@@ -14,12 +14,6 @@ PROJECT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keeps a file's tests in one process (they share fixtures), and all of SLURM's (one controller)."""
-    folder = item.path.parent
-    item.add_marker(pytest.mark.xdist_group(str(folder if folder.name == "slurm" else item.path)))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_files(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A cache of file sizes of the tests' own, for the commands that they run, too."""
