@@ -240,7 +240,9 @@ def test_annotations_that_are_gone_at_a_resume(bench: Bench) -> None:
 
 def test_a_loader_worker_that_is_killed(bench: Bench) -> None:
     def kill(_: Any) -> None:
-        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+        # Not those that tests before left in the process from which this one was forked.
+        own = [each for each in multiprocessing.active_children() if each._parent_pid == os.getpid()]
+        os.kill(own[0].pid or 0, signal.SIGKILL)
         time.sleep(60)  # the news interrupts whatever runs
 
     line = bench.fails(kill, 1, "train_dataloader.num_workers=2")
