@@ -4,11 +4,9 @@ import fcntl
 import importlib
 import json
 import math
-import os
 import platform
 import shutil
 import subprocess
-import weakref
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from mmengine.dist import get_world_size
 
 import ssod
 from ssod.engine.checkpoints import FOLDER, LAST
-from ssod.engine.writing import naming, replacing
+from ssod.engine.writing import close_in_children, naming, replacing
 from ssod.errors import UserError
 
 RESULT = "result.json"
@@ -96,15 +94,8 @@ def lock(work_dir: Path) -> Any:
         raise UserError(
             f"another run is writing to work dir {work_dir} now: choose another --work-dir"
         ) from None
-    # Loader workers are copies of this process, and may outlive it by seconds: they must not hold the lock.
-    opened = weakref.ref(file)
-    os.register_at_fork(after_in_child=lambda: _close(opened()))
+    close_in_children(file)
     return file
-
-
-def _close(file: Any) -> None:
-    if file is not None:
-        file.close()
 
 
 def clear(work_dir: Path) -> None:

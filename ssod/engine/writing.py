@@ -1,9 +1,11 @@
 """Files of a run that are whole or not there, and errors that name the file they are about."""
 
 import os
+import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from ssod.errors import UserError
 
@@ -43,3 +45,17 @@ def check_out(folder: Path, ours: Collection[str]) -> None:
     if others:
         shown = ", ".join(others[:4]) + ", ..." * (len(others) > 4)
         raise UserError(f"--out {folder} holds other files ({shown}): name a new or an empty folder")
+
+
+def close_in_children(file: Any) -> None:
+    """Makes copies of this process close a file as they begin, and so leave its lock to this one.
+
+    Loader workers are such copies, and may outlive this process by seconds.
+    """
+    opened = weakref.ref(file)
+    os.register_at_fork(after_in_child=lambda: _close(opened()))
+
+
+def _close(file: Any) -> None:
+    if file is not None:
+        file.close()

@@ -5,13 +5,13 @@ import json
 import os
 import socket
 import time
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssod.engine.writing import close_in_children
 from ssod.errors import UserError
 
 ATTEMPTS = "attempts.jsonl"
@@ -34,9 +34,7 @@ def claimed(folder: Path, patience: float = 0.0) -> Iterator[bool]:
         end = time.monotonic() + patience
         while not (got := _locks(file)) and time.monotonic() < end:
             time.sleep(0.05)
-        # Loader workers inherit the file, and with it the lock, which they may hold after the job's end.
-        opened = weakref.ref(file)
-        os.register_at_fork(after_in_child=lambda: _close(opened()))
+        close_in_children(file)
         yield got
 
 
@@ -59,11 +57,6 @@ def is_claimed(folder: Path) -> bool:
             return not _locks(file, fcntl.LOCK_SH)
     except OSError:
         return False
-
-
-def _close(file: Any) -> None:
-    if file is not None:
-        file.close()
 
 
 def _locks(file: Any, kind: int = fcntl.LOCK_EX) -> bool:
