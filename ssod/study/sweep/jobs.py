@@ -44,6 +44,7 @@ def in_own_process(job: Job) -> None:
         if value is not None:
             os.environ.setdefault(variable, str(value))
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+        _leave_the_sweeps_own_launcher()
         with suppress(OSError):
             os.setsid()  # the terminal's Ctrl-C is for the sweep, which tells us
     code = CODES[run(job, _listen(job))]
@@ -147,6 +148,12 @@ def _train(job: Job, listen: Callable[[], Any] | None) -> tuple[str, str]:
 
         traceback.print_exc()
         return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _leave_the_sweeps_own_launcher() -> None:
+    """Forgets which process of srun or torchrun the sweep itself is: its jobs are runs of their own."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_NUM_TASKS"):
+        os.environ.pop(name, None)
 
 
 def _join_local_processes() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
 import pytest
 
+from ssod.engine.processes import choose_launcher
 from ssod.study.sweep import jobs, state
 from ssod.study.sweep.jobs import Job
 
@@ -29,6 +31,31 @@ def test_a_local_job_within_a_slurm_job_goes_by_its_own_number(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert jobs._rank() == expected
+
+
+@pytest.mark.parametrize(
+    ("step", "launcher"),
+    [
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}, "slurm"),
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, "pytorch"),
+    ],
+)
+@pytest.mark.parametrize("executor", ["local", "slurm"])
+def test_a_local_job_is_none_of_the_processes_that_its_sweep_was_started_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: dict[str, str], launcher: str, executor: str
+) -> None:
+    """A job of SLURM's own is."""
+    seen: list[str] = []
+    with monkeypatch.context() as patch:
+        for name, value in {**step, "SUBMITIT_EXECUTOR": executor}.items():
+            patch.setenv(name, value)
+        for name in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS"):
+            patch.setenv(name, os.environ.get(name, "1"))
+        patch.setattr(os, "setsid", lambda: None)
+        patch.setattr(jobs, "_listen", lambda job: None)
+        patch.setattr(jobs, "run", lambda job, listen: seen.append(choose_launcher()) or "done")
+        jobs.in_own_process(Job(str(tmp_path), "config.py", "one"))
+    assert seen == ["none" if executor == "local" else launcher]
 
 
 def test_a_first_process_that_says_nothing_is_not_waited_for_for_ever(
