@@ -38,6 +38,8 @@ TEXTS = (
     "#results-1 .spread",
     "#results-1 .about",
     "#results-1 .none",
+    "#between-1 tbody td.number",
+    "#between-1 tbody b .about",
     "#runs-table tbody td",
     "#difference tbody td",
     "#difference .none",

@@ -27,7 +27,7 @@ def test_all_formats_are_written(tool: ModuleType, tmp_path: Path, capsys: Any) 
     hostile(tmp_path / "runs")
     assert tool.main([str(tmp_path / "runs"), "--out", str(tmp_path / "a" / "out")]) == 0
     files = sorted(path.name for path in (tmp_path / "a" / "out").iterdir())
-    assert files == ["report.csv", "report.html", "report.md", "report.tex", "runs.csv"]
+    assert files == ["differences.csv", "report.csv", "report.html", "report.md", "report.tex", "runs.csv"]
     printed = capsys.readouterr()
     assert printed.out.startswith("9 runs in 2 tables, 1 not done and listed apart\nfiles: ")
     assert printed.err == ""

@@ -4,11 +4,14 @@ from typing import Any
 
 import pandas
 
+from ssod.study.report.between import compare
 from ssod.study.report.sections import Section
 from ssod.study.report.tables import Report
 from ssod.study.results import METRIC_KEYS, NETWORKS, Run
 
 DIGITS = 4
+SECTION = ("section", "dataset", "protocol", "percent")
+DIFFERENCE = ("row", "less", "network", "pairs", "difference", "low", "high")
 
 
 def averages(report: Report) -> pandas.DataFrame:
@@ -33,6 +36,27 @@ def averages(report: Report) -> pandas.DataFrame:
         for gain in [line.gains.get((network, metric))]
     ]
     return pandas.DataFrame(lines)
+
+
+def differences(report: Report) -> pandas.DataFrame:
+    """One line for each row of a section and each other one: how much more AP it has, and the interval."""
+    lines = [
+        {
+            **_section(table.section),
+            "row": between.lines[row].row.label,
+            "less": between.lines[other].row.label,
+            "network": between.networks[row, other],
+            "pairs": gain.n,
+            "difference": gain.mean,
+            "low": gain.low,
+            "high": gain.high,
+        }
+        for table in report.tables
+        for between in [compare(table)]
+        if between
+        for (row, other), gain in between.gains.items()
+    ]
+    return pandas.DataFrame(lines, columns=[*SECTION, *DIFFERENCE])
 
 
 def runs(report: Report) -> pandas.DataFrame:
@@ -63,12 +87,9 @@ def to_csv(frame: pandas.DataFrame) -> str:
 
 
 def _section(section: Section) -> dict[str, Any]:
-    return {
-        "section": section.title,
-        "dataset": section.dataset,
-        "protocol": section.protocol,
-        "percent": None if section.percent is None else f"{section.percent:g}",
-    }
+    percent = None if section.percent is None else f"{section.percent:g}"
+    values = (section.title, section.dataset, section.protocol, percent)
+    return dict(zip(SECTION, values, strict=True))
 
 
 def _run(run: Run) -> dict[str, Any]:

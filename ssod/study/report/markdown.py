@@ -4,6 +4,7 @@ import re
 from collections.abc import Container, Sequence
 
 from ssod.study.report import cells
+from ssod.study.report.between import Between, compare
 from ssod.study.report.tables import Line, Report, Table
 from ssod.study.results import Run
 
@@ -26,6 +27,9 @@ def _section(table: Table, metrics: Sequence[str]) -> list[str]:
     parts.append(escape(cells.explanation(tuple(metrics))))
     if table.notes:
         parts.append("\n".join(f"- {escape(note)}" for note in table.notes))
+    between = compare(table)
+    if between and between.is_small:
+        parts += [f"{cells.BETWEEN}:", _matrix(between)]
     if table.published:
         rows = [[each.method, cells.number(each.ap, 2), each.source] for each in table.beside_published]
         parts += [cells.PUBLISHED + ":", _grid(["method", "AP", "source"], rows, numbers=(1,))]
@@ -49,6 +53,20 @@ def _cells(line: Line, networks: Sequence[str], metrics: Sequence[str]) -> list[
         has = (network, "AP") in line.summaries
         found.append(cells.gain_text(line.gains.get((network, "AP")), line) if has else cells.NONE)
     return [*found, cells.iterations(line), cells.batch(line)]
+
+
+def _matrix(between: Between) -> str:
+    """Each row less each column; the cells are Markdown already."""
+    names = [escape(line.row.label) for line in between.lines]
+    rows = []
+    for place, line in enumerate(between.lines):
+        row = [names[place]]
+        for other in range(len(between.lines)):
+            gain = between.gains.get((place, other))
+            shown = escape(cells.gain_text(gain, line)) if gain else ""
+            row.append(f"**{shown}**" if gain and cells.is_told_from_zero(gain) else shown)
+        rows.append(row)
+    return _lines(["less", *names], rows, range(1, len(names) + 1))
 
 
 def runs(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -102,8 +120,13 @@ def _or_dash(value: object) -> str:
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Container[int] = ()) -> str:
     """A Markdown table; the columns `numbers` stand right."""
+    return _lines(list(map(escape, header)), [list(map(escape, row)) for row in rows], numbers)
+
+
+def _lines(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Container[int]) -> str:
+    """A Markdown table of cells that are Markdown."""
     marks = ["---:" if place in numbers else "---" for place in range(len(header))]
-    lines = [list(map(escape, header)), marks, *(list(map(escape, row)) for row in rows)]
+    lines = [header, marks, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -75,6 +75,7 @@ def _section(table: Table, report: Report, place: int, shown: Sequence[Picture])
         f'<p class="facts">{text(" · ".join(facts))}</p>',
         page_tables.results(table, report.metrics, place),
         f'<ul class="notes">{notes}</ul>' if notes else "",
+        page_tables.between(table, place),
         page_tables.published(table, place),
         _curves(table),
         _quality(table),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ssod.study.report import cells
+from ssod.study.report.between import compare
 from ssod.study.report.charts import gain_axis, gain_strip, ticks
 from ssod.study.report.elements import cell, column, row_header, table, text
 from ssod.study.report.statistics import Gain, Summary
@@ -74,9 +75,37 @@ def _gain(gain: Gain | None, line: Line, has: bool) -> str:
     if gain is None or not has:
         shown = cells.gain_text(None, line) if has else cells.NONE
         return cell(f'<span class="none">{shown}</span>', kind="number gain")
-    pairs = "" if gain.n in (1, len(line.row.runs)) else f", {gain.n} pairs"
-    shown = f'{cells.signed(gain.mean)}<span class="about">{text(cells.interval(gain))}{pairs}</span>'
-    return cell(shown, gain.mean, "number gain")
+    return cell(_with_interval(gain, line), gain.mean, "number gain")
+
+
+def _with_interval(gain: Gain, line: Line) -> str:
+    mean = cells.signed(gain.mean)
+    few = cells.few_pairs(gain, line)
+    return f'{mean}<span class="about">{text(cells.interval(gain))}{few}</span>'
+
+
+def between(found: Table, place: int) -> str:
+    """The section's rows against each other; a sentence where these are too many for a table."""
+    there = compare(found)
+    if there is None:
+        return ""
+    if not there.is_small:
+        return '<p class="note">differences.csv compares the rows with each other: too many for a table.</p>'
+    names = [line.row.label for line in there.lines]
+    columns = [column("less", 0, "name")]
+    columns += [column(text(name), number, "number gain") for number, name in enumerate(names, 1)]
+    body = []
+    for row, line in enumerate(there.lines):
+        parts = [row_header(text(line.row.label), line.row.label)]
+        for other in range(len(names)):
+            gain = there.gains.get((row, other))
+            shown = _with_interval(gain, line) if gain else ""
+            if gain and cells.is_told_from_zero(gain):
+                shown = f"<b>{shown}</b>"
+            parts.append(cell(shown, gain.mean if gain else None, "number gain"))
+        body.append("".join(parts))
+    head = f"<tr>{''.join(columns)}</tr>"
+    return f"<h3>Rows against each other</h3>{table(f'between-{place}', text(cells.BETWEEN), head, body)}"
 
 
 def published(found: Table, place: int) -> str:

@@ -12,6 +12,7 @@ MARKS = {  # what stands in each file of a report, whatever its runs
     "report.md": "| run | row | seed | fold | teacher AP |",
     "report.tex": "\n% \\usepackage{booktabs}\n\n",
     "report.csv": "section,dataset,protocol,percent,row,network,metric",
+    "differences.csv": "section,dataset,protocol,percent,row,less,",
     "runs.csv": "run,status,method,seed,fold",
     "report.html": "Written by ssod ",
 }
@@ -57,6 +58,7 @@ def _makers(name: str) -> dict[str, Callable[[Report], str]]:
 
         return {
             "report.csv": lambda report: frames.to_csv(frames.averages(report)),
+            "differences.csv": lambda report: frames.to_csv(frames.differences(report)),
             "runs.csv": lambda report: frames.to_csv(frames.runs(report)),
         }
     if name == "html":

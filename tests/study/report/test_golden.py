@@ -17,7 +17,7 @@ from ssod.study.report.tables import make_report
 from ssod.study.report.write import write_report
 
 GOLDEN = Path(__file__).parent / "golden"
-FILES = ("report.md", "report.tex", "report.csv", "runs.csv")
+FILES = ("report.md", "report.tex", "report.csv", "differences.csv", "runs.csv")
 
 
 @pytest.fixture(scope="module")
