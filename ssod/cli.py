@@ -22,10 +22,18 @@ def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
     )
 
 
-def add_image_options(parser: argparse.ArgumentParser, min_score: float, out: str) -> None:
-    """Adds what a search for boxes on images takes: config, checkpoint, images, --out and how to load."""
+def add_checkpoint_options(parser: argparse.ArgumentParser, both: bool = False) -> None:
+    """Adds config, checkpoint and --which of its networks; both: one may ask for, and gets, both."""
     parser.add_argument("config", help="the config that the checkpoint was trained with")
     parser.add_argument("checkpoint", help="such as work_dirs/.../checkpoints/best_teacher.pth")
+    choices = ("teacher", "student", "both") if both else ("teacher", "student")
+    said = "default: both" if both else "default: the teacher, if there is one"
+    parser.add_argument("--which", choices=choices, default="both" if both else None, help=said)
+
+
+def add_image_options(parser: argparse.ArgumentParser, min_score: float, out: str) -> None:
+    """Adds what a search for boxes on images takes: config, checkpoint, images, --out and how to load."""
+    add_checkpoint_options(parser)
     parser.add_argument(
         "images", help="a folder, an image, a .txt list with one path a line, or a COCO .json file"
     )
@@ -35,9 +43,6 @@ def add_image_options(parser: argparse.ArgumentParser, min_score: float, out: st
     )
     parser.add_argument("--batch-size", type=int, help="default: the config's val_dataloader's")
     parser.add_argument("--num-workers", type=int, help="default: the config's val_dataloader's")
-    parser.add_argument(
-        "--which", choices=("teacher", "student"), help="default: the teacher, if there is one"
-    )
     parser.add_argument(
         "--image-root",
         metavar="DIR",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for the reason see tools/train.py
 
-from ssod.cli import add_config_options, exit_code
+from ssod.cli import add_checkpoint_options, add_config_options, exit_code
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -17,11 +17,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         "validation images, and suggests for each the lowest bound with enough precision. Writes "
         "thresholds.json and thresholds.png. Exit codes: 0 done, 2 bad input, 1 anything else."
     )
-    parser.add_argument("config", help="the config that the checkpoint was trained with")
-    parser.add_argument("checkpoint", help="such as work_dirs/.../checkpoints/best_teacher.pth")
-    parser.add_argument(
-        "--which", choices=("teacher", "student"), help="default: the teacher, if there is one"
-    )
+    add_checkpoint_options(parser)
     parser.add_argument("--out", metavar="DIR", help="default: the folder thresholds beside the checkpoint's")
     parser.add_argument("--min-precision", type=float, default=0.9, help="what is enough (default: 0.9)")
     add_config_options(parser, "val_dataloader.dataset.indices=500")

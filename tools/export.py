@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from ssod.cli import add_config_options, exit_code
+from ssod.cli import add_checkpoint_options, add_config_options, exit_code
 from ssod.errors import UserError
 
 
@@ -13,12 +13,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         description="Writes DIR/config.py and DIR/weights.pth, which mmdet's init_detector loads without "
         "ssod. Exit codes: 0 done, 2 bad input, 1 anything else."
     )
-    parser.add_argument("config", help="the config that the checkpoint was trained with")
-    parser.add_argument("checkpoint", help="such as work_dirs/.../checkpoints/best_teacher.pth")
+    add_checkpoint_options(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write to")
-    parser.add_argument(
-        "--which", choices=("teacher", "student"), help="default: the teacher, if there is one"
-    )
     parser.add_argument("--onnx", action="store_true", help="not supported: says what writes ONNX instead")
     add_config_options(parser, "model.detector.test_cfg.rcnn.score_thr=0.3")
     return parser.parse_args(words)

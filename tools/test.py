@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from ssod.cli import add_config_options, exit_code
+from ssod.cli import add_checkpoint_options, add_config_options, exit_code
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -11,11 +11,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="COCO AP of a checkpoint. Exit codes: 0 done, 2 bad input, 1 anything else."
     )
-    parser.add_argument("config", help="the config that the checkpoint was trained with")
-    parser.add_argument("checkpoint", help="such as work_dirs/.../checkpoints/best_teacher.pth")
-    parser.add_argument(
-        "--which", choices=("teacher", "student", "both"), default="both", help="default: both"
-    )
+    add_checkpoint_options(parser, both=True)
     parser.add_argument(
         "--split",
         choices=("val", "test"),
