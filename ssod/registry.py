@@ -64,8 +64,14 @@ _MODULES = (
     "ssod.data.pixels",
     "ssod.data.reduced",
     "ssod.data.sampler",
+    "ssod.engine.faults.finite_guard",
     "ssod.engine.hooks",
     "ssod.engine.loops",
+    "ssod.engine.optim",
+    "ssod.engine.records.event_files",
+    "ssod.engine.records.pictures",
+    "ssod.engine.saving.checkpoints",
+    "ssod.engine.telemetry.hook",
 )
 
 

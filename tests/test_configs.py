@@ -161,7 +161,7 @@ def test_stac_has_a_config_for_each_share() -> None:
 @pytest.mark.parametrize("name", STAC)
 def test_stac_trains_in_stages_on_what_the_others_train_on(name: str) -> None:
     """The teacher is the supervised twin; the student sees Soft Teacher's images and strong views."""
-    from ssod.engine.stage_plan import Plan, teacher_config
+    from ssod.engine.offline.stage_plan import Plan, teacher_config
 
     config, data = load(name), Path(name).name
     plan = Plan.of(config)

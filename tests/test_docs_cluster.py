@@ -51,7 +51,7 @@ def processes(words: list[str]) -> int:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_understood_and_scales(tool: Any, command: str) -> None:
     from ssod.engine.config import load_config
-    from ssod.engine.scaling import at_size
+    from ssod.engine.recipe.scaling import at_size
 
     words = shlex.split(command)
     place = words.index("tools/train.py")
@@ -78,7 +78,7 @@ def blocks(language: str) -> Iterator[str]:
 
 def test_the_table_is_what_is_printed() -> None:
     from ssod.engine.config import load_config
-    from ssod.engine.scaling import at_size
+    from ssod.engine.recipe.scaling import at_size
 
     (table,) = blocks("")
     _, said = at_size(load_config(ROOT / "configs/soft_teacher/coco_10.py"), "1x1+4", {}, 1)
@@ -112,7 +112,7 @@ def test_two_processes_train_a_recipe_for_one(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("--scale-to 2x2+2: 8 images an optimizer step, 1/2 times the 16") == 1
-    from ssod.engine import result
+    from ssod.engine.records import result
 
     record = result.read_result(tmp_path / "run")
     assert record is not None and (record["world_size"], record["iterations"]) == (2, 4)

@@ -58,7 +58,7 @@ def test_the_refusal_names_what_would_be_called(tmp_path: Path) -> None:
 
 
 def test_as_a_checkpoint(trap: Path) -> None:
-    from ssod.engine import checkpoints
+    from ssod.engine.saving import checkpoints
 
     with pytest.raises(UserError, match=r"checkpoint .*trap.pth is refused"):
         checkpoints.load(trap)

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     register_all_modules()  # before mmdet's datasets are imported, whose greetings it keeps off the console
     from rich.console import Console
 
-    from ssod.engine.advise import advise, show
+    from ssod.engine.commands.advise import advise, show
 
     out = Path(arguments.out or Path(arguments.checkpoint).resolve().parent.parent / "thresholds")
     advice = advise(

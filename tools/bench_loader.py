@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     register_all_modules()
     from ssod.data.unlabeled import read_images
-    from ssod.engine import loader_bench
+    from ssod.engine.commands import loader_bench
 
     found = read_images(arguments.images, arguments.image_root).images
     paths = [image.path for image in found[: arguments.number]]

@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     register_all_modules()  # before the rest: it keeps what mmdet prints at import off the console
     from ssod.data.checkup.findings import has_severe
     from ssod.engine.checkup.report import show
-    from ssod.engine.doctor import examine
-    from ssod.engine.result import plain
+    from ssod.engine.commands.doctor import examine
+    from ssod.engine.records.result import plain
 
     findings = examine(
         arguments.config,

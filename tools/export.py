@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ssod.registry import register_all_modules
 
     register_all_modules()  # before mmdet's datasets are imported, whose greetings it keeps off the console
-    from ssod.engine.export import NO_ONNX, export
+    from ssod.engine.commands.export import NO_ONNX, export
 
     if arguments.onnx:
         raise UserError(NO_ONNX.format(arguments.out))

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ssod.registry import register_all_modules
 
     register_all_modules()  # before mmdet's datasets are imported, whose greetings it keeps off the console
-    from ssod.engine.predict import predict
+    from ssod.engine.commands.predict import predict
 
     status = predict(
         arguments.config,

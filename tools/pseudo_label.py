@@ -27,7 +27,7 @@ def main(words: list[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Labels; 75 where a signal stopped it."""
-    from ssod.engine.label_command import label_with_checkpoint
+    from ssod.engine.offline.label_command import label_with_checkpoint
 
     status = label_with_checkpoint(
         arguments.config,

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ssod.registry import register_all_modules
 
     register_all_modules()  # before mmdet's datasets are imported, whose greetings it keeps off the console
-    from ssod.engine.show_views import show_views
+    from ssod.engine.commands.show_views import show_views
 
     written = show_views(
         arguments.config,

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluates and prints the table."""
     from rich.console import Console
 
-    from ssod.engine.console import metrics_table
+    from ssod.engine.records.console import metrics_table
     from ssod.engine.testing import evaluate_checkpoint
 
     report = evaluate_checkpoint(

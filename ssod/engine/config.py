@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ssod.engine.data_policy import DataPolicy, share_classes
+from ssod.engine.faults.data_policy import DataPolicy, share_classes
 from ssod.engine.loading import choose_workers
 from ssod.engine.mistakes import suggest
 from ssod.errors import UserError

@@ -9,10 +9,8 @@ import torch
 from mmengine.hooks import Hook, RuntimeInfoHook
 from torch import Tensor
 
-# Registered by being imported: the registry names this module and `loops` only.
-from ssod.engine import checkpoints, event_files, finite_guard, optim, pictures  # noqa: F401
+from ssod.engine import optim
 from ssod.engine.evaluate import unwrap
-from ssod.engine.telemetry import hook as telemetry_hook  # noqa: F401
 from ssod.registry import HOOKS
 
 

@@ -5,10 +5,11 @@ from typing import Any
 
 from mmengine.runner import BaseLoop, IterBasedTrainLoop
 
-from ssod.engine import evaluate, random_state
-from ssod.engine.data_policy import DataPolicy
+from ssod.engine import evaluate
+from ssod.engine.faults.data_policy import DataPolicy
 from ssod.engine.loading import beside_the_step
 from ssod.engine.optim import iterations_a_step
+from ssod.engine.saving import random_state
 from ssod.registry import LOOPS
 
 

@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader
 
 from ssod.data.workers import SteadyWorker
 from ssod.engine.evaluate import prints_to
-from ssod.engine.event_files import with_folders
 from ssod.engine.mistakes import mistakes_in_config
+from ssod.engine.records.event_files import with_folders
 from ssod.models.folding import unfold_norms
 
 LOG = "train.log"

@@ -11,11 +11,13 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-from ssod.engine import checkpoints, evaluate, result
+from ssod.engine import evaluate
 from ssod.engine.config import check_names, merge_options, read_config
 from ssod.engine.loading import choose_workers
 from ssod.engine.mistakes import mistakes_in_config
+from ssod.engine.records import result
 from ssod.engine.runner import warnings_to_log
+from ssod.engine.saving import checkpoints
 from ssod.errors import UserError
 from ssod.registry import MODELS, register_all_modules
 

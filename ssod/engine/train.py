@@ -9,18 +9,17 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 
-from ssod.engine import checkpoints, result
-from ssod.engine.bad_images import BadImages
 from ssod.engine.config import (
     default_work_dir,
     load_config,
     use_fused_optimizer,
     use_mixed_precision,
 )
-from ssod.engine.console import Reporter, final_report
-from ssod.engine.data_in_use import check_agreement, describe_data
-from ssod.engine.data_policy import DataPolicy
-from ssod.engine.failures import known_failures
+from ssod.engine.faults.bad_images import BadImages
+from ssod.engine.faults.data_in_use import check_agreement, describe_data
+from ssod.engine.faults.data_policy import DataPolicy
+from ssod.engine.faults.failures import known_failures
+from ssod.engine.faults.rank_watch import RankWatch, watched
 from ssod.engine.loading import pin_batches
 from ssod.engine.processes import (
     choose_launcher,
@@ -30,15 +29,17 @@ from ssod.engine.processes import (
     timeout_of,
     was_restarted,
 )
-from ssod.engine.rank_watch import RankWatch, watched
-from ssod.engine.recorder import Recorder
-from ssod.engine.resume import size_of
+from ssod.engine.recipe.scaling import at_size
+from ssod.engine.records import result
+from ssod.engine.records.console import Reporter, final_report
+from ssod.engine.records.recorder import Recorder
 from ssod.engine.runner import (
     SemiRunner,
     build_runner,
     warnings_to_log,
 )
-from ssod.engine.scaling import at_size
+from ssod.engine.saving import checkpoints
+from ssod.engine.saving.resume import size_of
 from ssod.engine.stop import StopSignal
 from ssod.errors import UserError
 from ssod.registry import register_all_modules
@@ -90,7 +91,7 @@ def train(
                 resume = _after_restart(place, resume)
             if "stages" in config:
                 # Late: it brings mmdet's datasets, whose greetings register_all_modules keeps quiet.
-                from ssod.engine.stages import train_stages
+                from ssod.engine.offline.stages import train_stages
 
                 return train_stages(place, config, config_path, resume, train_in, stop)
             return train_in(place, config, config_path, resume)
@@ -163,7 +164,7 @@ def _run(
 ) -> dict[str, Any]:
     """Builds and trains, and leaves result.json with how it ended."""
     # Late: it brings mmdet's datasets, as above.
-    from ssod.engine.leak_check import check_leaks
+    from ssod.engine.faults.leak_check import check_leaks
 
     reporter = Reporter()
     try:

@@ -20,7 +20,8 @@ class STAC(Method):
     """The student's stage: pseudo boxes that a trained teacher left in a file are truth for the strong view.
 
     The teacher is not in memory. It was trained on the labeled images and labeled the others before
-    (`ssod/engine/stages.py`); its boxes come with the images (`PseudoLabeled`), moved as the strong view was.
+    (`ssod/engine/offline/stages.py`); its boxes come with the images (`PseudoLabeled`), moved as the strong
+    view was.
 
     unsup_weight: λ_u, 2 in the paper · min_score: τ, the score above which a pseudo box
     counts, or a Selection.

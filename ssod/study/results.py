@@ -10,7 +10,7 @@ from typing import Any
 from ssod.errors import UserError
 from ssod.study.report import literal, reading
 
-# The names of ssod/engine/result.py, which needs torch to be imported; a test holds them together.
+# The names of ssod/engine/records/result.py, which needs torch to be imported; a test holds them together.
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
 CONFIG = "config.py"

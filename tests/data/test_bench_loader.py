@@ -11,7 +11,7 @@ import torch
 
 from ssod.data.decode import read_image
 from ssod.data.draws import seeded
-from ssod.engine import loader_bench
+from ssod.engine.commands import loader_bench
 
 pytestmark = pytest.mark.usefixtures("registered")
 tool = runpy.run_path(str(Path(__file__).parents[2] / "tools/bench_loader.py"))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from ssod.engine.console import boxes_per_image, clock
 from ssod.engine.hooks import ScalarLog, SemiHook, means
+from ssod.engine.records.console import boxes_per_image, clock
 from ssod.engine.train import train
 
 

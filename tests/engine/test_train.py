@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from ssod.engine.finite_guard import DivergedError
+from ssod.engine.faults.finite_guard import DivergedError
 from ssod.engine.train import train
 from ssod.errors import UserError
 

@@ -50,7 +50,7 @@ class Bench:
 
     def saved(self) -> int:
         """The iteration of the last checkpoint, all of which can be read."""
-        from ssod.engine import checkpoints
+        from ssod.engine.saving import checkpoints
 
         return int(checkpoints.load(self.out / "checkpoints/last.pth")["meta"]["iter"])
 

@@ -39,7 +39,7 @@ def test_twenty_random_moments(
 def kill_and_compare(
     folder: Path, method: str, ends: list[Kill], processes: int = 1, workers: int = 0
 ) -> None:
-    from ssod.engine import checkpoints
+    from ssod.engine.saving import checkpoints
 
     config = write_config(folder, method, workers)
     whole, parts = folder / "whole", folder / "parts"

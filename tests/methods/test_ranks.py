@@ -14,7 +14,7 @@ from reference import detectors, ranks
 from reference.lively_methods import METHODS
 from reference.parity import Ready
 
-from ssod.engine.equality import check_equal_on_ranks
+from ssod.engine.faults.equality import check_equal_on_ranks
 from ssod.engine.optim import GuardedOptimWrapper
 from ssod.engine.processes import start_processes
 from ssod.errors import RunError

@@ -158,7 +158,7 @@ class Kill:
 
             self._before(SemiDetector, "predict")
         elif self.place == "checkpoint":
-            from ssod.engine import checkpoint_writer
+            from ssod.engine.saving import checkpoint_writer
 
             whole, calls = torch.save, [0]
 

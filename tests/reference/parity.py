@@ -96,7 +96,7 @@ def train(method: str, steps: int = 20) -> dict[str, Any]:
     """The losses of every step on this process, and a digest of the teacher after the last."""
     from reference import detectors
 
-    from ssod.engine.equality import check_equal_on_ranks
+    from ssod.engine.faults.equality import check_equal_on_ranks
     from ssod.engine.optim import GuardedOptimWrapper
 
     rank, world = get_dist_info()

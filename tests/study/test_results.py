@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from reference.report_runs import result, write_run
 
-from ssod.engine import result as engine_result
-from ssod.engine import stages
+from ssod.engine.offline import stages
+from ssod.engine.records import result as engine_result
 from ssod.errors import UserError
 from ssod.study import results
 from ssod.study.results import find_runs

@@ -16,13 +16,13 @@ from mmengine.hooks import Hook
 
 from ssod.data.checkup.findings import Finding, fact, fails, some
 from ssod.data.pseudo_coco import Provenance, write_pseudo_coco
-from ssod.engine import random_state
 from ssod.engine.checkup.setup import Setup
 from ssod.engine.config import complete, use_fused_optimizer
-from ssod.engine.console import boxes_per_image, clock
 from ssod.engine.hooks import means
+from ssod.engine.offline.stage_plan import Plan, student_config, teacher_config
+from ssod.engine.records.console import boxes_per_image, clock
 from ssod.engine.runner import build_runner
-from ssod.engine.stage_plan import Plan, student_config, teacher_config
+from ssod.engine.saving import random_state
 from ssod.engine.testing import silence
 from ssod.errors import UserError
 

@@ -11,7 +11,7 @@ import torch
 from ssod.data.checkup.findings import Finding, fact, fails, hurts, note
 from ssod.engine.checkup.machine import SHARED_MEMORY, Machine
 from ssod.engine.checkup.setup import Setup, walk
-from ssod.engine.result import check_free, versions
+from ssod.engine.records.result import check_free, versions
 from ssod.errors import UserError
 
 PREFETCHED = 2  # batches that each loader worker holds ready

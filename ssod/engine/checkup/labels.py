@@ -10,7 +10,7 @@ from typing import Any
 from ssod.data.augment import DROPOUTS
 from ssod.data.checkup.findings import Finding, fails, hurts, lies, some
 from ssod.engine.checkup.setup import Setup, walk
-from ssod.engine.stage_plan import Plan
+from ssod.engine.offline.stage_plan import Plan
 from ssod.errors import UserError
 
 BOUNDS = ("min_score", "rpn_min_score", "cls_min_score", "box_min_score")

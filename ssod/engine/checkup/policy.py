@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ssod.data.checkup.findings import Finding
 from ssod.data.checkup.parts import Part
-from ssod.engine.data_policy import DataPolicy
+from ssod.engine.faults.data_policy import DataPolicy
 
 BAD_IMAGES = ("missing-image", "unreadable-image")
 

@@ -11,10 +11,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop
 
 from ssod.data.hidden_truth import HiddenTruth
-from ssod.engine import random_state
 from ssod.engine.evaluate import unwrap
 from ssod.engine.processes import on_main
-from ssod.engine.result import write_json
+from ssod.engine.records.result import write_json
+from ssod.engine.saving import random_state
 from ssod.engine.telemetry import causes, plots, record
 from ssod.engine.telemetry.measure import FLOOR, Measurement, labeler_of, measure, resting
 from ssod.engine.telemetry.sample import Sample

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ssod.engine.curves import COLOURS
-from ssod.engine.writing import replacing
+from ssod.engine.records.curves import COLOURS
+from ssod.engine.records.writing import replacing
 
 BINS = 8  # of IoU or spread, whose medians make the line through the points
 MOST = 23  # classes that have a panel of their own

@@ -16,8 +16,8 @@ from ssod.core.image_stack import ImageStack
 from ssod.data.draws import seeded
 from ssod.data.shapes import CLASSES, draw_dataset
 from ssod.engine.mistakes import mistakes_in_config
+from ssod.engine.recipe.step_size import Size
 from ssod.engine.runner import SemiRunner
-from ssod.engine.step_size import Size
 from ssod.errors import UserError
 from ssod.study.benchmark.settings import Pair
 

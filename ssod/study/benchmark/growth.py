@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mmengine.config import Config
 
-from ssod.engine import result
+from ssod.engine.records import result
 from ssod.errors import UserError
 from ssod.methods.base import Method
 from ssod.models.jitter import BoxJitter

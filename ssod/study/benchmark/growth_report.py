@@ -7,8 +7,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ssod.engine.curves import COLOURS
-from ssod.engine.writing import replacing
+from ssod.engine.records.curves import COLOURS
+from ssod.engine.records.writing import replacing
 from ssod.study.benchmark.report import write_files
 
 

@@ -13,10 +13,10 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
-from ssod.engine import checkpoints
 from ssod.engine.config import mixed_precision, use_fused_optimizer
 from ssod.engine.evaluate import prints_to
 from ssod.engine.mistakes import mistakes_in_config
+from ssod.engine.saving import checkpoints
 from ssod.errors import UserError
 from ssod.registry import MODELS
 from ssod.study.benchmark.batches import Batch, Batches, fresh

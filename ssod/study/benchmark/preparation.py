@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from ssod.engine import result
 from ssod.engine.config import load_config
+from ssod.engine.records import result
 from ssod.engine.testing import silence
 from ssod.errors import UserError
 from ssod.registry import register_all_modules

@@ -10,9 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ssod.engine.curves import COLOURS
-from ssod.engine.result import write_json
-from ssod.engine.writing import replacing
+from ssod.engine.records.curves import COLOURS
+from ssod.engine.records.result import write_json
+from ssod.engine.records.writing import replacing
 
 Rows = list[list[str]]
 WIDTH = 160  # characters of a line where the output goes to a file

@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from ssod import kernels
-from ssod.engine import result
+from ssod.engine.records import result
 from ssod.errors import UserError
 from ssod.study.benchmark import loading, memory, ours, peers, phases, rounds
 from ssod.study.benchmark.as_gpu import as_on_a_gpu

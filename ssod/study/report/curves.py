@@ -9,7 +9,7 @@ from ssod.study.report.tables import Line, Table
 from ssod.study.results import METRIC_KEYS, Run
 
 LINES = (("teacher", "teacher"), ("student", "student"), ("supervised twin", "twin"))  # name and style
-COLOURS = 8  # of the page's style, as in ssod/engine/curves.py; then dashes tell rows apart
+COLOURS = 8  # of the page's style, as in ssod/engine/records/curves.py; then dashes tell rows apart
 # Of a `pseudo_labels` line in metrics.jsonl: {key: (what it is called, its factor, digits)}.
 QUALITY = {
     "precision_50": ("precision at IoU 0.5, %", 100.0, 1),

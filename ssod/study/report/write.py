@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ssod.engine.writing import replacing
+from ssod.engine.records.writing import replacing
 from ssod.errors import UserError, check_choice
 from ssod.study.report.tables import Report
 

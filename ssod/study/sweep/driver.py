@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ssod.engine.result import write_json
+from ssod.engine.records.result import write_json
 from ssod.registry import register_all_modules
 from ssod.study.sweep import state
 from ssod.study.sweep.definition import read_definition

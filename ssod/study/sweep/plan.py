@@ -100,7 +100,7 @@ def _is_shared(definition: Definition, name: str, value: Any) -> bool:
 
 def _run(resolver: Resolver, work_dir: Path, axes: Axes, twin: bool) -> Run:
     # Late: it brings mmdet's datasets, whose greetings register_all_modules keeps quiet.
-    from ssod.engine.provenance import hash_config
+    from ssod.engine.offline.provenance import hash_config
 
     config, split, total = resolver.resolve(axes)
     digest = hash_config(identity(config))
@@ -118,7 +118,7 @@ def _sameness(run: Run, places: bool = False) -> str:
 
     places: whether runs that read from different folders are different.
     """
-    from ssod.engine.provenance import hash_config
+    from ssod.engine.offline.provenance import hash_config
 
     whole = identity(run.config)
     for part, registry in (("method", METHODS), ("teacher", TEACHERS)):

@@ -6,8 +6,8 @@ from pathlib import Path
 from pprint import pformat
 from typing import Any
 
-from ssod.engine.result import write_json
-from ssod.engine.writing import replacing
+from ssod.engine.records.result import write_json
+from ssod.engine.records.writing import replacing
 from ssod.registry import register_all_modules
 from ssod.study.sweep.definition import Definition, read_definition
 from ssod.study.sweep.plan import Run, expand

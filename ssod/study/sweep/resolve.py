@@ -9,7 +9,7 @@ from mmengine.config import Config
 from ssod.engine.config import HELPER_NAMES, complete, load_config, merge_options, read_config
 from ssod.engine.loading import LOADERS
 from ssod.engine.mistakes import mistakes_in_config
-from ssod.engine.schedule_length import at_length
+from ssod.engine.recipe.schedule_length import at_length
 from ssod.errors import UserError
 from ssod.registry import METHODS
 from ssod.study.sweep.definition import Axes, Definition
@@ -125,7 +125,7 @@ def _iterations(config: Config) -> int:
     last = int(config.train_cfg.max_iters)
     if "stages" in config:
         # Late: it brings mmdet's datasets, whose greetings register_all_modules keeps quiet.
-        from ssod.engine.stage_plan import Plan, teacher_config
+        from ssod.engine.offline.stage_plan import Plan, teacher_config
 
         plan = Plan.of(config)
         return int(teacher_config(config, plan.teacher).train_cfg.max_iters) + plan.rounds * last

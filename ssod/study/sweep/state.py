@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssod.engine.writing import close_in_children
+from ssod.engine.records.writing import close_in_children
 from ssod.errors import UserError
 
 ATTEMPTS = "attempts.jsonl"

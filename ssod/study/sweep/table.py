@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ssod.engine.console import clock
+from ssod.engine.records.console import clock
 from ssod.study.sweep.state import Progress
 
 STYLES = {

@@ -221,7 +221,7 @@ FAULTS: list[Fault] = [
 def set_up(world: World, world_size: int | None = None) -> Any:
     """The setup that `examine` makes."""
     from ssod.data.doctor import read_parts
-    from ssod.engine import doctor
+    from ssod.engine.commands import doctor
 
     setup = doctor.set_up(world.save(), {}, world.folder / "out", world_size)
     return replace(setup, parts=read_parts(setup.config)[0])
@@ -229,7 +229,7 @@ def set_up(world: World, world_size: int | None = None) -> Any:
 
 def found(world: World, world_size: int | None = None) -> list[Any]:
     """The findings about the config."""
-    from ssod.engine.doctor import check_config
+    from ssod.engine.commands.doctor import check_config
 
     return check_config(set_up(world, world_size))
 

@@ -5,7 +5,7 @@ import pytest
 from ssod.data.checkup.findings import Finding, fails, hurts
 from ssod.data.checkup.parts import Part
 from ssod.engine.checkup.policy import under_policy
-from ssod.engine.data_policy import DataPolicy
+from ssod.engine.faults.data_policy import DataPolicy
 
 IMAGES = [{"id": number, "file_name": f"{number}.jpg"} for number in range(400)]
 

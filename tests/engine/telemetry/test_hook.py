@@ -264,7 +264,7 @@ def test_a_truth_that_cannot_be_used(tmp_path: Path, name: str | None, box: Any,
 
 def test_truth_is_read_before_processes_watch_each_other(tmp_path: Path) -> None:
     """The rank watch is armed before training; reading a large file holds up every thread of a process."""
-    from ssod.engine.rank_watch import RankWatch
+    from ssod.engine.faults.rank_watch import RankWatch
     from ssod.engine.telemetry.hook import PseudoLabelTelemetry
 
     assert "before_train" in vars(RankWatch) and "before_run" not in vars(RankWatch)

@@ -235,7 +235,7 @@ def test_splits_are_drawn_and_found_again(tmp_path: Path, data_root: Path) -> No
 
 def test_what_is_written_trains_the_same(tmp_path: Path) -> None:
     from ssod.engine.config import load_config
-    from ssod.engine.provenance import hash_config
+    from ssod.engine.offline.provenance import hash_config
     from ssod.study.sweep.prepare import config_path, prepared_runs
     from ssod.study.sweep.resolve import identity
 

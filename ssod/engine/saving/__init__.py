@@ -1,0 +1,1 @@
+"""Checkpoints: written whole, and all that a resumed run needs to go on to the bit."""

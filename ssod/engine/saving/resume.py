@@ -1,0 +1,76 @@
+"""What a checkpoint holds beside mmengine's keys, so that a run goes on to the bit, or on other processes."""
+
+from typing import Any
+
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+
+from ssod.engine.recipe.step_size import Size
+from ssod.engine.saving import random_state
+from ssod.errors import UserError
+
+
+def size_of(runner: Any) -> Size:
+    """How many images go into an iteration of a run."""
+    return Size.of(runner.cfg, get_world_size())
+
+
+def capture(runner: Any, iteration: int) -> dict[str, Any]:
+    """State after `iteration` iterations: random generators of every process, the sampler's position.
+
+    All processes call it together.
+    """
+    state: dict[str, Any] = {"random_state": all_gather_object(random_state.capture())}
+    sampler: Any = getattr(runner.train_dataloader, "sampler", None)
+    if hasattr(sampler, "state_after"):
+        state["sampler"] = sampler.state_after(iteration)
+    return state
+
+
+def take_up(runner: Any, checkpoint: dict[str, Any]) -> None:
+    """Hands a checkpoint's state to the training loop, before mmengine reads the checkpoint.
+
+    With as many images an iteration as before the run goes on to the bit, if it also has as many processes.
+    Otherwise it goes on at the same number of images seen: `checkpoint` is changed to hold the iteration, the
+    learning rate and the schedules that this config has there.
+    """
+    loop = runner.train_loop
+    loop.sampler_state = checkpoint.get("sampler")
+    states = checkpoint.get("random_state")
+    now, saved = size_of(runner), checkpoint["meta"].get("size")
+    before = now if saved is None else Size(**{**saved, "counts": tuple(saved["counts"])})
+    if before.world_size == now.world_size:
+        loop.random_state = states[get_rank()] if isinstance(states, list) else states
+    if (before.world_size, before.counts) != (now.world_size, now.counts):
+        _move(runner, checkpoint, before, now)
+
+
+def _move(runner: Any, checkpoint: dict[str, Any], before: Size, now: Size) -> None:
+    """Brings a checkpoint to the iteration at which this run will have seen as many images."""
+    meta, info = checkpoint["meta"], checkpoint["message_hub"]["runtime_info"]
+    steps = round(meta["iter"] * before.an_iteration / now.a_step)
+    iteration = steps * now.accumulative_counts
+    if iteration >= runner.max_iters:
+        raise UserError(
+            f"checkpoint {runner._load_from} has seen {meta['iter'] * before.an_iteration} images, and this "
+            f"config's {runner.max_iters} iterations of {now} images see no more: give --scale-to or raise "
+            "train_cfg.max_iters"
+        )
+    runner.moved = (meta["iter"], iteration)
+    if "validated_iter" in info:
+        info["validated_iter"] = round(info["validated_iter"] * iteration / meta["iter"])
+    if before.an_iteration != now.an_iteration:
+        for _ in range(iteration):
+            for scheduler in runner.param_schedulers or ():
+                scheduler.step()
+        checkpoint.pop("param_schedulers", None)
+        fresh = runner.optim_wrapper.optimizer.param_groups
+        for saved, group in zip(checkpoint["optimizer"]["param_groups"], fresh, strict=True):
+            saved.update({key: value for key, value in group.items() if key != "params"})
+    text = (
+        f"resumed with {now} images an iteration, where the checkpoint had {before}: iteration "
+        f"{meta['iter']} becomes {iteration}, at {iteration * now.an_iteration} images seen; not to the bit "
+        "what it would have been, and the learning rate is this config's (--scale-to fits it)"
+    )
+    meta["iter"] = iteration
+    runner.logger.warning(text)
+    runner.call_hook("after_notice", text=text)

@@ -1,0 +1,113 @@
+"""The threshold advisor: its rule against trying every bound, its files, what it refuses."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from reference import small_run
+
+from ssod.engine.commands.advise import GRID, advise, suggest
+from ssod.engine.telemetry.matching import Matches
+from ssod.errors import UserError
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+
+def matches(scores: Any, hit: Any, truth: int, counted: Any = None) -> Matches:
+    scores, hit = np.asarray(scores, dtype=float), np.asarray(hit, dtype=bool)
+    kept = np.ones(len(scores), bool) if counted is None else np.asarray(counted, dtype=bool)
+    return Matches(scores, np.zeros(len(scores), np.int64), hit, kept, hit * 0.8, np.array([truth]), 9)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_lower_bound_is_precise_enough(seed: int) -> None:
+    """By trying each bound there is: the suggestion keeps the precision, and nothing below it does."""
+    random = np.random.default_rng(seed)
+    scores = random.uniform(0.05, 1, 80).round(2)  # with ties
+    found = matches(scores, random.random(80) < scores, truth=60, counted=random.random(80) < 0.9)
+    found = Matches(**{**vars(found), "hit": found.hit & found.counted})
+    one = suggest(found, 0.8)
+
+    def precision(bound: float) -> float:
+        above = (found.scores > bound) & found.counted
+        return float(found.hit[above].mean()) if above.any() else float("nan")
+
+    bounds = [0.0, *sorted(set(scores.tolist()))]
+    enough = [bound for bound in bounds if precision(bound) >= 0.8]
+    if not enough:
+        assert one["min_score"] is None and one["best_precision"] < 0.8
+        return
+    lowest = min(enough)
+    assert one["precision"] >= 0.8 and one["precision"] == pytest.approx(precision(lowest))
+    assert precision(one["min_score"]) == pytest.approx(one["precision"])
+    assert one["recall"] == pytest.approx((found.hit & (found.scores > lowest)).sum() / 60)
+    assert lowest <= one["min_score"] < min(s for s in scores if s > lowest)
+    for bound, at, recall in one["curve"]:
+        assert at == pytest.approx(precision(bound), nan_ok=True)
+        assert recall == pytest.approx((found.hit & (found.scores > bound)).sum() / 60)
+    assert [row[0] for row in one["curve"]] == GRID
+
+
+def test_a_class_that_is_never_right_gets_no_bound() -> None:
+    one = suggest(matches([0.9, 0.5], [False, True], truth=4), 0.9)
+    assert one["min_score"] is None and one["recall"] is None and one["best_precision"] == 0.5
+    nothing = suggest(matches([], [], truth=4), 0.9)
+    assert nothing["min_score"] is None and nothing["best_precision"] is None and nothing["found"] == 0
+
+
+@pytest.fixture(scope="module")
+def world(registered: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A config and a checkpoint; the truth is what the teacher itself finds above 0.3."""
+    from mmengine.config import Config
+
+    folder = tmp_path_factory.mktemp("advise")
+    images = small_run.write_images(folder / "images")
+    small_run.write_coco(folder / "val.json", [f"{number}.png" for number in range(7)], boxes=True)
+    config = small_run.write_config(folder / "small.py")
+    content = Config.fromfile(config)
+    content.val_dataloader.dataset.update(
+        ann_file=str(folder / "val.json"), data_prefix=dict(img=str(images))
+    )
+    content.val_dataloader.sampler = dict(type="DefaultSampler", shuffle=False)
+    content.dump(config)
+    checkpoint = small_run.write_checkpoint(folder / "small.pth", small_run.build())
+    return config, checkpoint
+
+
+def tool() -> Any:
+    spec = importlib.util.spec_from_file_location("advise_tool", PROJECT / "tools/advise.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tool_prints_writes_and_draws(world: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
+    config, checkpoint = world
+    code = tool().main([str(config), str(checkpoint), "--out", str(tmp_path), "--min-precision", "0.01"])
+    printed, complained = capsys.readouterr()
+    assert (code, complained) == (0, "")
+    advice = json.loads((tmp_path / "thresholds.json").read_text())
+    assert advice["which"] == "teacher" and advice["num_images"] == 7 and advice["min_precision"] == 0.01
+    assert list(advice["classes"]) == list(small_run.CLASSES)
+    assert advice["all"]["truth"] == 7 == advice["classes"]["b"]["truth"]
+    assert advice["all"]["found"] == sum(each["found"] for each in advice["classes"].values()) > 0
+    assert (tmp_path / "thresholds.png").read_bytes().startswith(b"\x89PNG")
+    assert "teacher, 7 labeled images" in printed and "min_precision = 0.01" in " ".join(printed.split())
+    student = advise(config, checkpoint, tmp_path / "student", which="student")
+    assert student["which"] == "student"
+    counts = [[each["found"] for each in one["classes"].values()] for one in (student, advice)]
+    assert counts[0] != counts[1], "two networks"
+
+
+def test_bad_input_is_one_line(world: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
+    config, checkpoint = world
+    assert tool().main([str(config), str(checkpoint), "--min-precision", "1.5"]) == 2
+    assert "error: --min-precision 1.5" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"none\.pth"):
+        advise(config, tmp_path / "none.pth", tmp_path)

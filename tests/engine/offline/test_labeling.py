@@ -1,0 +1,348 @@
+"""Labeling images: the network's own boxes, the same bytes after a kill, one line for bad input."""
+
+import importlib.util
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from reference import small_run
+
+from ssod.data.pseudo_coco import read_pseudo_coco
+from ssod.data.unlabeled import read_images, split_hash
+from ssod.engine.config import read_config
+from ssod.engine.offline import labeling, provenance
+from ssod.engine.offline.label_command import label_with_checkpoint
+from ssod.engine.offline.partial import PartialFile, partial_files
+from ssod.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("registered")
+
+
+@pytest.fixture(scope="module")
+def place(registered: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `config.py`, `model.pth`, `plain.pth` (no teacher) and `images/`."""
+    root = tmp_path_factory.mktemp("labeling")
+    small_run.write_images(root / "images")
+    small_run.write_config(root / "config.py")
+    small_run.write_checkpoint(root / "model.pth", small_run.build())
+    small_run.write_checkpoint(root / "plain.pth", small_run.build(teacher=False))
+    return root
+
+
+def label(place: Path, out: Path, **options: Any) -> str:
+    given = dict(source=place / "images", checkpoint=place / "model.pth", min_score=0.5) | options
+    return label_with_checkpoint(place / "config.py", out=out, **given)
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Path:
+    """The file of a run that nothing interrupted."""
+    out = place / "whole.json"
+    assert label(place, out) == "done"
+    assert not partial_files(out)
+    return out
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The batches that are labeled from now on, as indices of images."""
+    seen: list[list[int]] = []
+    original = labeling._Labeler.rows
+
+    def counted(self: Any, indices: list[int], batch: Any) -> Any:
+        found = original(self, indices, batch)
+        seen.append(list(indices))
+        return found
+
+    monkeypatch.setattr(labeling._Labeler, "rows", counted)
+    return seen
+
+
+def stop_after(count: int, how: Callable[[], Any]) -> pytest.MonkeyPatch:
+    """Patches labeling so that `how` happens once `count` batches were labeled; undo it yourself."""
+    patch = pytest.MonkeyPatch()
+    original, calls = labeling._Labeler.rows, []
+
+    def stopping(self: Any, indices: list[int], batch: Any) -> Any:
+        if len(calls) == count:
+            how()
+        calls.append(indices)
+        return original(self, indices, batch)
+
+    patch.setattr(labeling._Labeler, "rows", stopping)
+    return patch
+
+
+class Killed(BaseException):
+    """What takes the process away in these tests."""
+
+
+def die() -> None:
+    raise Killed
+
+
+# ---------------------------------------------------------------- what is written
+
+
+def test_boxes_are_those_of_the_network_alone(place: Path, whole: Path) -> None:
+    """Each image through mmdet's own predict, in its batch; only scores of at least 0.5 are kept."""
+    from mmengine.dataset import Compose, pseudo_collate
+
+    model = small_run.build()
+    model.load_state_dict(torch.load(place / "model.pth", weights_only=True)["state_dict"])
+    config = read_config(place / "config.py")
+    pipeline = Compose(provenance.labeling_pipeline(config))
+    names = sorted(each.name for each in (place / "images").iterdir())
+    file, kept = read_pseudo_coco(whole), []
+    for start in range(0, len(names), 2):
+        items = [
+            pipeline({"img_path": str(place / "images" / name), "img_id": name})
+            for name in names[start : start + 2]
+        ]
+        with torch.no_grad():
+            data = model.data_preprocessor(pseudo_collate(items), False)
+            samples = model.teacher.predict(data["inputs"], data["data_samples"])
+        for offset, sample in enumerate(samples, start + 1):
+            found = sample.pred_instances
+            for (x, y, right, bottom), score, kind in zip(
+                found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
+            ):
+                if score >= 0.5:
+                    kept.append((offset, kind + 1, [x, y, right - x, bottom - y], score))
+    assert len(kept) > 5, "the test needs boxes"
+    assert [(one["image_id"], one["category_id"]) for one in file.annotations] == [each[:2] for each in kept]
+    for one, (*_, box, score) in zip(file.annotations, kept, strict=True):
+        assert one["bbox"] == pytest.approx(box, abs=0.0051)
+        assert one["score"] == pytest.approx(score, abs=1e-6)
+    sizes = [(image["height"], image["width"]) for image in file.images]
+    assert sizes == list(small_run.SHAPES) and [image["file_name"] for image in file.images] == names
+
+
+def test_provenance(place: Path, whole: Path) -> None:
+    found = read_pseudo_coco(whole).provenance
+    images = read_images(place / "images")
+    assert found is not None and found["split_sha256"] == split_hash(images.images)
+    assert found["checkpoint_sha256"] == provenance.hash_file(place / "model.pth")
+    assert (found["min_score"], found["network"]) == (0.5, "teacher")
+
+
+def test_which_network(place: Path, whole: Path, tmp_path: Path) -> None:
+    label(place, tmp_path / "student.json", which="student")
+    content = read_pseudo_coco(tmp_path / "student.json")
+    assert content.provenance is not None and content.provenance["network"] == "student"
+    assert content.annotations != read_pseudo_coco(whole).annotations
+
+
+def test_a_list_and_a_coco_file(place: Path, whole: Path, tmp_path: Path) -> None:
+    """The same images give the same boxes; a COCO file's ids and categories are kept."""
+    names = [f"{number}.png" for number in range(len(small_run.SHAPES))]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    label(place, tmp_path / "a.json", source=tmp_path / "list.txt", image_root=place / "images")
+    assert (tmp_path / "a.json").read_bytes() == whole.read_bytes()
+    path = small_run.write_coco(tmp_path / "coco.json", names, boxes=True)
+    content = json.loads(path.read_text())
+    for each in (*content["images"], *content["categories"]):
+        each["id"] += 100
+    path.write_text(json.dumps(content))
+    label(place, tmp_path / "b.json", source=path, image_root=place / "images")
+    expected = [
+        (one["image_id"] + 100, one["category_id"] + 100, one["bbox"])
+        for one in read_pseudo_coco(whole).annotations
+    ]
+    found = read_pseudo_coco(tmp_path / "b.json").annotations
+    assert [(one["image_id"], one["category_id"], one["bbox"]) for one in found] == expected
+
+
+# ---------------------------------------------------------------- kill and resume
+
+
+@pytest.mark.parametrize("batches", [0, 1, 3])
+def test_a_killed_run_resumes_to_the_same_bytes(
+    place: Path, whole: Path, tmp_path: Path, rows: list[Any], batches: int
+) -> None:
+    out = tmp_path / "labels.json"
+    patch = stop_after(batches, die)
+    with pytest.raises(Killed):
+        label(place, out)
+    patch.undo()
+    assert not out.exists()
+    [partial] = partial_files(out)
+    with partial.open("ab") as file:  # the kill came in the middle of a line
+        file.write(b'{"batch": 3, "rows": [{"id"')
+    rows.clear()
+    with pytest.raises(UserError, match="add --resume"):
+        label(place, out)
+    assert label(place, out, resume=True) == "done"
+    assert rows == [[0, 1], [2, 3], [4, 5], [6]][batches:], "finished images must not be repeated"
+    assert out.read_bytes() == whole.read_bytes() and not partial_files(out)
+
+
+def test_a_signal_stops_and_resume_finishes(place: Path, whole: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "labels.json"
+    patch = stop_after(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert label(place, out) == "stopped"
+    patch.undo()
+    assert "--resume" in capsys.readouterr().out and not out.exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert label(place, out, resume=True) == "done"
+    assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(batch_size=3), "another batch_size"),
+        (dict(min_score=0.6), "another min_score"),
+        (dict(which="student"), "another network"),
+    ],
+    ids=str,
+)
+def test_begun_with_something_else(place: Path, tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    out = tmp_path / "labels.json"
+    patch = stop_after(1, die)
+    with pytest.raises(Killed):
+        label(place, out)
+    patch.undo()
+    before = partial_files(out)[0].read_bytes()
+    with pytest.raises(UserError, match=f"begun with {said}: remove it"):
+        label(place, out, resume=True, **change)
+    assert partial_files(out)[0].read_bytes() == before
+
+
+def test_several_processes_leave_several_files(tmp_path: Path) -> None:
+    """Each reads what all have done, also where there are fewer processes than before."""
+    out, header = tmp_path / "labels.json", {"batch_size": 2}
+    for rank in range(3):
+        part = PartialFile(out, header, rank)
+        part.open()
+        part.add({"batch": rank, "rows": []})
+        part.close()
+    again = PartialFile(out, header, 0)
+    assert [piece["batch"] for piece in again.read()] == [0, 1, 2]
+    again.open()
+    again.add({"batch": 3, "rows": []})
+    again.close()
+    assert sorted(piece["batch"] for piece in PartialFile(out, header, 1).read()) == [0, 1, 2, 3]
+
+
+# ---------------------------------------------------------------- what is there already
+
+
+def test_done_before_is_left_alone(place: Path, whole: Path, rows: list[Any], capsys: Any) -> None:
+    before = whole.stat().st_mtime_ns
+    assert label(place, whole) == "done"
+    assert rows == [] and whole.stat().st_mtime_ns == before
+    assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(min_score=0.6), "with min_score 0.5, not 0.6"),
+        (dict(options={"model.detector.test_cfg.rcnn.max_per_img": 3}), "of another detector"),
+        (dict(which="student"), "with network teacher, not student"),
+    ],
+    ids=str,
+)
+def test_other_labels_are_refused(place: Path, whole: Path, change: dict[str, Any], said: str) -> None:
+    before = whole.read_bytes()
+    with pytest.raises(UserError, match=f"holds other labels .{said}"):
+        label(place, whole, **change)
+    assert whole.read_bytes() == before
+
+
+# ---------------------------------------------------------------- the command
+
+
+def load_tool() -> Any:
+    path = Path(__file__).resolve().parents[3] / "tools" / "pseudo_label.py"
+    spec = importlib.util.spec_from_file_location("pseudo_label_tool", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+Words = Callable[[Path, Path], dict[str, Any]]
+BAD: list[tuple[str, Words, str]] = [
+    ("no image", lambda place, root: {"images": write(root / "x/a.png", b"no").parent}, "is not an image"),
+    ("empty image", lambda place, root: {"images": write(root / "x/a.png", b"").parent}, "a.png is empty"),
+    ("empty folder", lambda place, root: {"images": write(root / "x/a.md", b"").parent}, "holds no image"),
+    ("no images", lambda place, root: {"images": root / "gone"}, "do not exist"),
+    ("wrong list", lambda place, root: {"images": write(root / "a.txt", b"gone.png")}, "cannot read image"),
+    ("another model", lambda place, root: {"checkpoint": place / "plain.pth"}, "belongs to another model"),
+    ("no checkpoint", lambda place, root: {"checkpoint": root / "gone.pth"}, "does not exist"),
+    ("no config", lambda place, root: {"config": root / "gone.py"}, "does not exist"),
+    ("out nowhere", lambda place, root: {"out": root / "no" / "a.json"}, "the folder does not exist"),
+    ("a score of 90", lambda place, root: {"more": ["--min-score", "90"]}, "between 0 and 1"),
+    ("no batch", lambda place, root: {"more": ["--batch-size", "0"]}, "at least 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "said"), BAD, ids=[each[0] for each in BAD])
+def test_bad_input_is_one_line(
+    place: Path, tmp_path: Path, capsys: Any, name: str, change: Any, said: str
+) -> None:
+    words = dict(
+        config=place / "config.py",
+        checkpoint=place / "model.pth",
+        images=place / "images",
+        out=tmp_path / "l.json",
+    ) | change(place, tmp_path)
+    line = [str(words[key]) for key in ("config", "checkpoint", "images")]
+    code = load_tool().main([*line, "--out", str(words["out"]), *words.get("more", [])])
+    complained = capsys.readouterr().err
+    assert code == 2 and said in complained
+    assert complained.startswith("error: ") and complained.count("\n") == 1
+
+
+def test_the_command_says_what_it_wrote(place: Path, whole: Path, tmp_path: Path, capsys: Any) -> None:
+    words = [place / "config.py", place / "model.pth", place / "images", "--out", tmp_path / "l.json"]
+    assert load_tool().main([*map(str, words), "--min-score", "0.5", "--batch-size", "2"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1 and "boxes on" in said[0] and "of 7 images" in said[0]
+    assert (tmp_path / "l.json").read_bytes() == whole.read_bytes()
+
+
+# ---------------------------------------------------------------- bad images
+
+
+def label_some_bad(place: Path, folder: Path, out: Path, most_bad: int) -> Any:
+    config = read_config(place / "config.py")
+    images = read_images(folder)
+    model = small_run.build()
+    model.load_state_dict(torch.load(place / "model.pth", weights_only=True)["state_dict"])
+    made = provenance.provenance_of(config, place / "model.pth", images, 0.5, "teacher")
+    pipeline, categories = provenance.labeling_pipeline(config), labeling.categories_of(config)
+    labeling.label_images(model, images, out, made, pipeline, categories, batch_size=2, most_bad=most_bad)
+    return read_pseudo_coco(out)
+
+
+def test_images_that_cannot_be_read_get_no_box_up_to_a_bound(
+    place: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """As in the stages of STAC; a whole batch of them, too."""
+    folder = small_run.write_images(tmp_path / "images")
+    for name in ("2.png", "3.png", "5.png"):
+        (folder / name).write_bytes(b"no image")
+    found = label_some_bad(place, folder, tmp_path / "a.json", most_bad=3)
+    assert capsys.readouterr().out.count("can't be read") == 3
+    assert [(image["width"], image["height"]) for image in found.images] == [
+        (0, 0) if number in (2, 3, 5) else size[::-1] for number, size in enumerate(small_run.SHAPES)
+    ]
+    assert found.annotations and not {3, 4, 6} & {one["image_id"] for one in found.annotations}
+    with pytest.raises(UserError, match=r"3 of 7 images to label can't be read, and 2 may be: 2\.png"):
+        label_some_bad(place, folder, tmp_path / "b.json", most_bad=2)
+    with pytest.raises(UserError, match=r"2\.png is not an image"):
+        label_some_bad(place, folder, tmp_path / "c.json", most_bad=0)

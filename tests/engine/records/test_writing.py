@@ -1,0 +1,25 @@
+"""Files that are whole or not there; errors that name the file."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from ssod.engine.records.writing import naming, replacing
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space") as caught, naming(tmp_path / "a"):
+        (tmp_path / "a").write_text("x")
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "a")
+
+
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with replacing(path) as partial:
+        partial.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as partial:
+        partial.write_text("new")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
