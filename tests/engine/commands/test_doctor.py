@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ..reference.doctor_world import World
+from ...reference.doctor_world import World
 
 PROJECT = Path(__file__).resolve().parents[3]
 SHIPPED = sorted(

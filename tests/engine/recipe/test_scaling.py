@@ -19,7 +19,7 @@ from ssod.engine.recipe.step_size import Size, written_for
 from ssod.engine.train import train
 from ssod.errors import UserError
 
-from ..reference.recipes import small
+from ...reference.recipes import small
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 COCO = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob("*/coco_*.py"))

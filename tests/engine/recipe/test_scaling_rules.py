@@ -18,7 +18,7 @@ from ssod.engine.recipe.scaling import scale
 from ssod.engine.recipe.step_size import Size
 from ssod.errors import UserError
 
-from ..reference.recipes import small
+from ...reference.recipes import small
 
 pytestmark = pytest.mark.usefixtures("registered")
 

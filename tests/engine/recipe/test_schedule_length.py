@@ -15,8 +15,8 @@ from ssod.engine.offline.stage_plan import teacher_config
 from ssod.engine.recipe.schedule_length import at_length
 from ssod.errors import UserError
 
-from ..conftest import PROJECT
-from ..reference.recipes import small
+from ...conftest import PROJECT
+from ...reference.recipes import small
 from .test_scaling_rules import SCHEDULES, rates
 
 pytestmark = pytest.mark.usefixtures("registered")
