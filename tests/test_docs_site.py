@@ -78,6 +78,11 @@ def pages_of(site: Path) -> dict[str, Page]:
     return {file.relative_to(site).as_posix(): Page(file.read_text(encoding="utf-8")) for file in files}
 
 
+def reports(docs: Path) -> set[str]:
+    """The places of reports that tools/report.py wrote: pages of their own, copied as they are."""
+    return {path.relative_to(docs).as_posix() for path in docs.glob("report/*/report.html")}
+
+
 def broken(site: Path, pages: dict[str, Page]) -> Iterator[str]:
     """References within the site that lead to no file, or to no anchor of a page."""
     for place, page in pages.items():
@@ -137,10 +142,16 @@ def hooks() -> ModuleType:
 # ---------------------------------------------------------------- pages and links
 
 
+def test_the_results_lead_to_every_report(pages: dict[str, Page]) -> None:
+    linked = {value for tag, _, value in pages["results.html"].references if tag == "a"}
+    assert reports(ROOT / "docs") <= linked and reports(ROOT / "docs") <= set(pages)
+
+
 def test_every_page_is_built_and_in_the_navigation(pages: dict[str, Page]) -> None:
-    written = {path.relative_to(ROOT / "docs").with_suffix(".html") for path in ROOT.glob("docs/**/*.md")}
-    expected = {path.as_posix() for path in written}
-    assert set(pages) - {"404.html"} == expected
+    docs = ROOT / "docs"
+    written = set(docs.glob("**/*.md")) - set(docs.glob("report/*/report.md"))
+    expected = {path.relative_to(docs).with_suffix(".html").as_posix() for path in written}
+    assert set(pages) - {"404.html", *reports(docs)} == expected
     linked = {unquote(urlsplit(value).path) for tag, _, value in pages["index.html"].references if tag == "a"}
     assert expected - linked == set()
 

@@ -66,7 +66,7 @@ def _matrix(between: Between) -> str:
             shown = escape(cells.gain_text(gain, line)) if gain else ""
             row.append(f"**{shown}**" if gain and cells.is_told_from_zero(gain) else shown)
         rows.append(row)
-    return _lines(["less", *names], rows, range(1, len(names) + 1))
+    return _lines(["row less column", *names], rows, range(1, len(names) + 1))
 
 
 def runs(report: Report) -> tuple[list[str], list[list[str]]]:

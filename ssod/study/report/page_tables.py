@@ -92,7 +92,7 @@ def between(found: Table, place: int) -> str:
     if not there.is_small:
         return '<p class="note">differences.csv compares the rows with each other: too many for a table.</p>'
     names = [line.row.label for line in there.lines]
-    columns = [column("less", 0, "name")]
+    columns = [column("row less column", 0, "name")]
     columns += [column(text(name), number, "number gain") for number, name in enumerate(names, 1)]
     body = []
     for row, line in enumerate(there.lines):

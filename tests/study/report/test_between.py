@@ -82,7 +82,7 @@ def test_an_interval_without_zero_is_bold_and_says_how_many_pairs(tmp_path: Path
     write(tmp_path, "FixMatch", 3, 90, 90)
     report = make_report([tmp_path])
     text = markdown.write(report)
-    assert "| less | Mean Teacher | FixMatch |" in text
+    assert "| row less column | Mean Teacher | FixMatch |" in text
     assert r"| FixMatch | **+3.0 \[+0.5, +5.5\], 3 pairs** |  |" in text
     assert r"| Mean Teacher |  | **−3.0 \[−5.5, −0.5\]** |" in text
     html = page_tables.between(report.tables[0], 0)
@@ -106,7 +106,7 @@ def test_too_many_rows_stand_in_the_csv_alone(tmp_path: Path, monkeypatch: pytes
     report = three_seeds(tmp_path)
     monkeypatch.setattr(between, "MOST", 1)
     assert "differences.csv compares the rows" in page_tables.between(report.tables[0], 0)
-    assert "| less |" not in markdown.write(report)
+    assert "| row less column |" not in markdown.write(report)
     assert len(frames.differences(report)) == 2
 
 
