@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reference.modules import load_tool
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
@@ -34,11 +34,7 @@ pytestmark = pytest.mark.usefixtures("registered")
 @pytest.fixture(scope="module")
 def tool() -> Any:
     """tools/train.py as a module."""
-    spec = importlib.util.spec_from_file_location("train_tool", ROOT / "tools/train.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("train")
 
 
 def processes(words: list[str]) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from reference.modules import load
 
 ROOT = Path(__file__).parents[1]
 HOOKS = ROOT / "docs/hooks/site.py"
@@ -132,11 +133,8 @@ def pages(site: Path) -> dict[str, Page]:
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
     """docs/hooks/site.py."""
-    spec = importlib.util.spec_from_file_location("site_hooks", HOOKS)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    hooks: ModuleType = load(HOOKS)
+    return hooks
 
 
 # ---------------------------------------------------------------- pages and links

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from reference.modules import load_tool
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/sweeps.md").read_text(encoding="utf-8")
@@ -26,11 +26,7 @@ def roots(monkeypatch: pytest.MonkeyPatch, data_root: Path, weights_root: Path) 
 @pytest.fixture(scope="module")
 def tool() -> Any:
     """tools/sweep.py as a module."""
-    spec = importlib.util.spec_from_file_location("sweep_tool", ROOT / "tools/sweep.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("sweep")
 
 
 def test_every_command_is_understood(tool: Any) -> None:

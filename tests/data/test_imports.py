@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
+from reference.modules import load_tool
 
 from ssod.data.import_common import viewer_size, write_imported
 from ssod.data.import_voc import read_voc
@@ -363,11 +363,7 @@ def test_a_missing_library_is_one_line(voc: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    path = Path(__file__).parents[2] / "tools" / "import_data.py"
-    spec = importlib.util.spec_from_file_location("import_data", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module: ModuleType = load_tool("import_data")
     return module
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reference.modules import load_tool
 
 import ssod
 from ssod.data.split_manifest import find_split, hash_of_ids, read_splits
@@ -281,11 +281,7 @@ def test_options_that_do_not_fit(protocol: str, options: dict[str, Any], said: s
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    path = Path(__file__).parents[2] / "tools" / "split_data.py"
-    spec = importlib.util.spec_from_file_location("split_data", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module: ModuleType = load_tool("split_data")
     return module
 
 

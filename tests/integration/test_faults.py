@@ -1,6 +1,5 @@
 """Faults of the machine and of the data in the middle of a run: exit code, one line, what can be resumed."""
 
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -19,6 +18,7 @@ import pytest
 import torch
 from reference import faults
 from reference.faults import AT, LENGTH, Ended
+from reference.modules import load_tool
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOOL = PROJECT / "tools" / "train.py"
@@ -67,11 +67,8 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def main() -> Callable[[list[str]], int]:
-    spec = importlib.util.spec_from_file_location("train_tool", TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main  # type: ignore[no-any-return]
+    main: Callable[[list[str]], int] = load_tool("train").main
+    return main
 
 
 @pytest.fixture

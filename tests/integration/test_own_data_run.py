@@ -1,7 +1,6 @@
 """A folder as unlabeled data in whole runs of tools/train.py: broken files of nine kinds, leaks, resume."""
 
 import gc
-import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from reference.modules import load_tool
 
 PROJECT = Path(__file__).resolve().parents[2]
 NUM_UNLABELED = 185  # 9 of them broken: 5 %
@@ -21,10 +21,7 @@ SCALE = (64, 48)
 
 @pytest.fixture(scope="module")
 def train_tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_tool", PROJECT / "tools" / "train.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module: ModuleType = load_tool("train")
     return module
 
 

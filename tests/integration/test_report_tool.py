@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from reference.modules import load_tool
 from reference.report_runs import hostile, result, write_run
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -16,10 +16,7 @@ AP = {"teacher": [40.0, 60.0, 42.0]}
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("report_tool", PROJECT / "tools" / "report.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module: ModuleType = load_tool("report")
     return module
 
 

@@ -1,6 +1,5 @@
 """STAC from one command: three stages, skipped and refused as they should; the labeling tool killed."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from reference import small_run
+from reference.modules import load_tool
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONFIG = PROJECT / "configs" / "stac" / "shapes.py"
@@ -68,11 +68,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def train_tool() -> Any:
-    spec = importlib.util.spec_from_file_location("train_tool", PROJECT / "tools" / "train.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("train")
 
 
 def test_result_json(finished: Path) -> None:

@@ -1,6 +1,5 @@
 """tools/train.py and tools/test.py as they are typed: files, exit codes, signals, refusals."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from reference.modules import load_tool
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONFIG = PROJECT / "configs" / "soft_teacher" / "shapes.py"
@@ -65,15 +65,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.stderr == ""
     (out.parent / "printed.txt").write_text(done.stdout)
     return out
-
-
-def load_tool(name: str) -> ModuleType:
-    """A tool in this process: its imports are paid once."""
-    spec = importlib.util.spec_from_file_location(f"{name}_tool", PROJECT / "tools" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -80,3 +80,13 @@ def write_config(path: Path, **more: Any) -> Path:
 def write_checkpoint(path: Path, model: Any) -> Path:
     torch.save({"state_dict": model.state_dict(), "meta": {"iter": 1}}, path)
     return path
+
+
+def write_trained(folder: Path) -> None:
+    """`config.py` and `model.pth`; `plain.py` and `plain.pth` have no teacher."""
+    write_config(folder / "config.py")
+    write_checkpoint(folder / "model.pth", build())
+    plain = Config.fromfile(folder / "config.py")
+    plain.model.teacher = None
+    plain.dump(folder / "plain.py")
+    write_checkpoint(folder / "plain.pth", build(teacher=False))

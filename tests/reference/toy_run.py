@@ -6,7 +6,6 @@ process of that rank kills itself there, in its first life · TOY_PIDS: a folder
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import sys
@@ -14,16 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for torchrun, which runs this file alone
 
-
-def load(path: Path) -> Any:
-    """The file as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from reference.modules import PROJECT, load
 
 
 def main() -> int:

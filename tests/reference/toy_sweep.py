@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.registry import METRICS
-from reference.toy_run import PROJECT, load
+from reference.modules import PROJECT, load
 
 from ssod.registry import DATASETS, MODELS
 

@@ -14,7 +14,7 @@ from ssod.data.image_sources import SUFFIXES
 from ssod.data.pseudo_coco import PseudoFile, read_pseudo_coco
 from ssod.data.unlabeled import ImageFile
 from ssod.engine.offline.label_command import Job, prepare
-from ssod.engine.offline.labeling import Status, label_images, summary
+from ssod.engine.offline.labeling import Status, summary
 from ssod.engine.offline.partial import partial_files
 from ssod.engine.offline.provenance import check_output
 from ssod.engine.records.box_pictures import draw_boxes, palette
@@ -28,7 +28,8 @@ from ssod.registry import register_all_modules
 
 PREDICTIONS = "predictions.json"
 PICTURES = "pictures"
-DECIMALS = 6  # of a pixel: all that float32 has
+# How images are searched, as `label_images` has it; decimals: of a pixel, all that float32 has.
+HOW: dict[str, Any] = dict(most_bad=None, title="predicting", decimals=6, as_alone=True)
 CHUNK = 32  # pictures between two looks at whether a signal came
 JPEG_QUALITY = 92
 
@@ -63,7 +64,7 @@ def predict(
         folder.mkdir(parents=True, exist_ok=True)
         if check_output(file, job.provenance):
             print(f"{file} holds these predictions already")
-        elif _label(job, file, resume, stop) == "stopped":
+        elif job.label(file, resume, stop=stop, **HOW) == "stopped":
             print(f"stopped: run again with --resume to finish {file}")
             return "stopped"
         if pictures and _draw_missing(job, file, stop) == "stopped":
@@ -71,25 +72,6 @@ def predict(
             return "stopped"
     print(summary(file))
     return "done"
-
-
-def _label(job: Job, file: Path, resume: bool, stop: StopSignal) -> Status:
-    return label_images(
-        job.model,
-        job.images,
-        file,
-        job.provenance,
-        job.pipeline,
-        job.categories,
-        job.batch_size,
-        job.num_workers,
-        resume,
-        most_bad=None,
-        stop=stop,
-        title="predicting",
-        decimals=DECIMALS,
-        as_alone=True,
-    )
 
 
 def _network_line(job: Job, checkpoint: str | Path, which: str | None) -> str:

@@ -30,6 +30,21 @@ class Job:
     batch_size: int
     num_workers: int
 
+    def label(self, out: Path, resume: bool, **how: Any) -> Status:
+        """Writes the boxes to the file `out`, as `label_images` does, whose other arguments are `how`."""
+        return label_images(
+            self.model,
+            self.images,
+            out,
+            self.provenance,
+            self.pipeline,
+            self.categories,
+            self.batch_size,
+            self.num_workers,
+            resume,
+            **how,
+        )
+
 
 def prepare(
     config_path: str | Path,
@@ -94,16 +109,6 @@ def label_with_checkpoint(
         if check_output(out, job.provenance):
             print(f"nothing to do: {out} holds these labels already")
             return "done"
-        status = label_images(
-            job.model,
-            job.images,
-            out,
-            job.provenance,
-            job.pipeline,
-            job.categories,
-            job.batch_size,
-            job.num_workers,
-            resume,
-        )
+        status = job.label(out, resume)
     print(summary(out) if status == "done" else f"stopped: run again with --resume to finish {out}")
     return status

@@ -15,7 +15,7 @@ MOST = 12  # rows; a table of more can't be read, differences.csv has them all
 class Between:
     """Rows with runs in common, and by their places the gain of one over another, of which network."""
 
-    lines: list[Line]
+    lines: dict[int, Line]
     gains: dict[tuple[int, int], Gain]
     networks: dict[tuple[int, int], str]
 
@@ -32,20 +32,16 @@ def compare(table: Table) -> Between | None:
     alike. Teachers are compared, or the students where one of the rows has no teacher.
     """
     lines = [line for line in table.lines if not line.row.first.is_supervised]
-    found = {}
+    values = {(place, name): _values(line, name) for place, line in enumerate(lines) for name in NETWORKS}
+    gains, networks = {}, {}
     for one, two in permutations(range(len(lines)), 2):
-        for network in NETWORKS:
-            ours, theirs = _values(lines[one], network), _values(lines[two], network)
-            if ours and theirs:
-                gain = paired_gain([ap - theirs[key] for key, ap in ours.items() if key in theirs])
-                if gain is not None:
-                    found[one, two] = network, gain
-                break
-    there = sorted({one for one, _ in found})
-    places = {(there.index(one), there.index(two)): each for (one, two), each in found.items()}
-    gains = {place: gain for place, (_, gain) in places.items()}
-    networks = {place: network for place, (network, _) in places.items()}
-    return Between([lines[place] for place in there], gains, networks) if found else None
+        network = next((name for name in NETWORKS if values[one, name] and values[two, name]), NETWORKS[0])
+        ours, theirs = values[one, network], values[two, network]
+        gain = paired_gain([ap - theirs[key] for key, ap in ours.items() if key in theirs])
+        if gain is not None:
+            gains[one, two], networks[one, two] = gain, network
+    paired = sorted({place for place, _ in gains})
+    return Between({place: lines[place] for place in paired}, gains, networks) if gains else None
 
 
 def _values(line: Line, network: str) -> dict[Hashable, float]:

@@ -57,16 +57,16 @@ def _cells(line: Line, networks: Sequence[str], metrics: Sequence[str]) -> list[
 
 def _matrix(between: Between) -> str:
     """Each row less each column; the cells are Markdown already."""
-    names = [escape(line.row.label) for line in between.lines]
+    names = {place: escape(line.row.label) for place, line in between.lines.items()}
     rows = []
-    for place, line in enumerate(between.lines):
+    for place, line in between.lines.items():
         row = [names[place]]
-        for other in range(len(between.lines)):
+        for other in between.lines:
             gain = between.gains.get((place, other))
             shown = escape(cells.gain_text(gain, line)) if gain else ""
             row.append(f"**{shown}**" if gain and cells.is_told_from_zero(gain) else shown)
         rows.append(row)
-    return _lines(["row less column", *names], rows, range(1, len(names) + 1))
+    return _lines(["row less column", *names.values()], rows, range(1, len(names) + 1))
 
 
 def runs(report: Report) -> tuple[list[str], list[list[str]]]:

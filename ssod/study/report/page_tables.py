@@ -91,13 +91,13 @@ def between(found: Table, place: int) -> str:
         return ""
     if not there.is_small:
         return '<p class="note">differences.csv compares the rows with each other: too many for a table.</p>'
-    names = [line.row.label for line in there.lines]
+    names = [line.row.label for line in there.lines.values()]
     columns = [column("row less column", 0, "name")]
     columns += [column(text(name), number, "number gain") for number, name in enumerate(names, 1)]
     body = []
-    for row, line in enumerate(there.lines):
+    for row, line in there.lines.items():
         parts = [row_header(text(line.row.label), line.row.label)]
-        for other in range(len(names)):
+        for other in there.lines:
             gain = there.gains.get((row, other))
             shown = _with_interval(gain, line) if gain else ""
             if gain and cells.is_told_from_zero(gain):

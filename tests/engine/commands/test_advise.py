@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from reference import small_run
+from reference.modules import load_tool
 
 from ssod.engine.commands.advise import GRID, advise, suggest
 from ssod.engine.telemetry.matching import Matches
@@ -79,17 +79,11 @@ def world(registered: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     return config, checkpoint
 
 
-def tool() -> Any:
-    spec = importlib.util.spec_from_file_location("advise_tool", PROJECT / "tools/advise.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_tool_prints_writes_and_draws(world: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
     config, checkpoint = world
-    code = tool().main([str(config), str(checkpoint), "--out", str(tmp_path), "--min-precision", "0.01"])
+    code = load_tool("advise").main(
+        [str(config), str(checkpoint), "--out", str(tmp_path), "--min-precision", "0.01"]
+    )
     printed, complained = capsys.readouterr()
     assert (code, complained) == (0, "")
     advice = json.loads((tmp_path / "thresholds.json").read_text())
@@ -107,7 +101,7 @@ def test_the_tool_prints_writes_and_draws(world: tuple[Path, Path], tmp_path: Pa
 
 def test_bad_input_is_one_line(world: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
     config, checkpoint = world
-    assert tool().main([str(config), str(checkpoint), "--min-precision", "1.5"]) == 2
+    assert load_tool("advise").main([str(config), str(checkpoint), "--min-precision", "1.5"]) == 2
     assert "error: --min-precision 1.5" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"none\.pth"):
         advise(config, tmp_path / "none.pth", tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import re
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reference.modules import load_tool
 
 from ...reference.doctor_world import World
 
@@ -31,10 +31,7 @@ pytestmark = pytest.mark.usefixtures("registered", "no_collection")
 def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """tools/doctor.py, to be called in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    spec = importlib.util.spec_from_file_location("doctor_tool", PROJECT / "tools" / "doctor.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module: ModuleType = load_tool("doctor")
     return module
 
 

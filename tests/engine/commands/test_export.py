@@ -22,12 +22,7 @@ TOOL = Path(__file__).parents[3] / "tools/export.py"
 def place(registered: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `config.py`, `model.pth`, and `plain.*` without a teacher."""
     root = tmp_path_factory.mktemp("export")
-    small_run.write_config(root / "config.py")
-    small_run.write_checkpoint(root / "model.pth", small_run.build())
-    plain = Config.fromfile(root / "config.py")
-    plain.model.teacher = None
-    plain.dump(root / "plain.py")
-    small_run.write_checkpoint(root / "plain.pth", small_run.build(teacher=False))
+    small_run.write_trained(root)
     return root
 
 

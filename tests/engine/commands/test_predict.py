@@ -37,12 +37,7 @@ def place(registered: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "images" / name).rename(root / "images/more" / name)
     shutil.copy(root / "images/0.png", root / "images/more/0.png")
     cv2.imwrite(str(root / "images/0.jpg"), cv2.imread(str(root / "images/1.png")))
-    small_run.write_config(root / "config.py")
-    small_run.write_checkpoint(root / "model.pth", small_run.build())
-    plain = Config.fromfile(root / "config.py")
-    plain.model.teacher = None
-    plain.dump(root / "plain.py")
-    small_run.write_checkpoint(root / "plain.pth", small_run.build(teacher=False))
+    small_run.write_trained(root)
     return root
 
 

@@ -1,6 +1,5 @@
 """Labeling images: the network's own boxes, the same bytes after a kill, one line for bad input."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from reference import small_run
+from reference.modules import load_tool
 
 from ssod.data.pseudo_coco import read_pseudo_coco
 from ssod.data.unlabeled import read_images, split_hash
@@ -259,15 +259,6 @@ def test_other_labels_are_refused(place: Path, whole: Path, change: dict[str, An
 # ---------------------------------------------------------------- the command
 
 
-def load_tool() -> Any:
-    path = Path(__file__).resolve().parents[3] / "tools" / "pseudo_label.py"
-    spec = importlib.util.spec_from_file_location("pseudo_label_tool", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def write(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -301,7 +292,7 @@ def test_bad_input_is_one_line(
         out=tmp_path / "l.json",
     ) | change(place, tmp_path)
     line = [str(words[key]) for key in ("config", "checkpoint", "images")]
-    code = load_tool().main([*line, "--out", str(words["out"]), *words.get("more", [])])
+    code = load_tool("pseudo_label").main([*line, "--out", str(words["out"]), *words.get("more", [])])
     complained = capsys.readouterr().err
     assert code == 2 and said in complained
     assert complained.startswith("error: ") and complained.count("\n") == 1
@@ -309,7 +300,7 @@ def test_bad_input_is_one_line(
 
 def test_the_command_says_what_it_wrote(place: Path, whole: Path, tmp_path: Path, capsys: Any) -> None:
     words = [place / "config.py", place / "model.pth", place / "images", "--out", tmp_path / "l.json"]
-    assert load_tool().main([*map(str, words), "--min-score", "0.5", "--batch-size", "2"]) == 0
+    assert load_tool("pseudo_label").main([*map(str, words), "--min-score", "0.5", "--batch-size", "2"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1 and "boxes on" in said[0] and "of 7 images" in said[0]
     assert (tmp_path / "l.json").read_bytes() == whole.read_bytes()

@@ -36,7 +36,7 @@ def three_seeds(folder: Path) -> Report:
 
 def named(found: Between | None) -> dict[tuple[str, str], Any]:
     assert found is not None
-    labels = [line.row.label for line in found.lines]
+    labels = {place: line.row.label for place, line in found.lines.items()}
     return {
         (labels[one], labels[two]): (found.networks[one, two], gain.differences)
         for (one, two), gain in found.gains.items()
