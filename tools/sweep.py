@@ -57,7 +57,7 @@ def main(words: list[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the sweep, or lists it."""
-    from ssod.study.sweep.driver import sweep
+    from ssod.study.sweep.command import sweep
     from ssod.study.sweep.prepare import listing
 
     if arguments.dry_run:

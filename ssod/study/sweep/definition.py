@@ -27,6 +27,7 @@ NAMES = (
 # Axes with a meaning of their own; any other needs an entry in `options`.
 OWN_AXES = ("method", "percent", "fold", "seed", "iterations", "unlabeled_ratio")
 SPLIT_NAMES = ("protocol", "annotations", "seed", "stratified", "files")
+TWIN = "supervised"  # the method of a twin
 Axes = dict[str, Any]
 
 
@@ -65,8 +66,17 @@ class Definition:
             raise UserError(f"sweep {self.path}: configs has no {method!r}{suggest(method, self.configs)}")
         options: dict[str, Any] = {}
         if isinstance(entry, Mapping):
-            entry, options = entry.get("config"), dict(entry.get("options") or {})
-        return self.fill(str(entry), axes | {"method": method}), options
+            entry, options = entry["config"], dict(entry.get("options") or {})
+        return self.fill(entry, axes | {"method": method}), options
+
+    def changes_of(self, axis: str, value: Any) -> dict[str, Any]:
+        """The config options that a value of an axis stands for; none where the axis has its own meaning."""
+        known = self.options.get(axis, ())
+        if isinstance(known, Mapping):
+            if value not in known:
+                raise UserError(f"options.{axis} does not say what {value!r} is")
+            return dict(known[value])
+        return dict.fromkeys([known] if isinstance(known, str) else known, value)
 
     def fill(self, text: str, axes: Axes) -> Path:
         """A path with the values of axes filled in, beginning at the sweep file's folder."""

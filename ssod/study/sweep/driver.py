@@ -1,4 +1,4 @@
-"""Runs a sweep: what is missing, at most so much at once, until all is done, failed or stopped."""
+"""The loop over a sweep's runs: what is missing, so many at once, until all is done, failed or stopped."""
 
 import signal
 import threading
@@ -10,48 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ssod.engine.records.result import write_json
-from ssod.registry import register_all_modules
+from ssod.errors import UserError
 from ssod.study.sweep import state
-from ssod.study.sweep.definition import read_definition
-from ssod.study.sweep.executors import Executor, make_executor
+from ssod.study.sweep.executors import Executor
 from ssod.study.sweep.jobs import Job
 from ssod.study.sweep.plan import Run
-from ssod.study.sweep.prepare import config_path, folder_of, prepared_runs
+from ssod.study.sweep.prepare import config_path, write_place
+from ssod.study.sweep.progress import progress
+from ssod.study.sweep.state import alone
 from ssod.study.sweep.table import Board, Row
 
-RETRIES = 2
 LOOK_EVERY = 0.5  # seconds
 HELD_FOR = 30.0  # seconds until a run is tried again that a training outside of any sweep has locked
 SETTLED = ("done", "failed")
 STOPPED = 75
-
-
-def sweep(
-    path: str | Path,
-    executor: str = "local",
-    max_parallel: int | None = None,
-    work_dir: str | Path | None = None,
-    options: Mapping[str, Any] | None = None,
-    retries: int = RETRIES,
-    slurm: Mapping[str, Any] | None = None,
-) -> int:
-    """Runs what a sweep file asks for and isn't done; 0 if all is done, 1 if some failed, 75 if stopped.
-
-    options: `--cfg-options`, of every run · retries: how often a call tries a run again that failed; what
-    the user's input is to blame for is not tried again · slurm: submitit's parameters beside the file's.
-    Raises UserError for a mistake in the sweep, before anything runs.
-    """
-    register_all_modules()
-    definition = read_definition(path)
-    place = folder_of(definition, work_dir)
-    runs = prepared_runs(definition, place, options or {})
-    parameters = {**definition.slurm, **(slurm or {})}
-    where = make_executor(executor, place, max_parallel, definition.gpus, parameters)
-    try:
-        return Driver(definition.name, runs, place, where, retries).run()
-    finally:
-        where.close()
 
 
 @dataclass
@@ -149,7 +121,7 @@ class Driver:
     def _look(self, work: Work) -> None:
         """Reads the run's folder, and says where it stands."""
         run, row = work.run, work.row
-        seen = state.progress(run.folder, run.total)
+        seen = progress(run.folder, run.total)
         row.progress = replace(seen, error=work.error or seen.error)
         if seen.status == "done":
             row.state = "done"
@@ -178,7 +150,7 @@ class Driver:
             return
         if status == "stopped":
             self.signals += self.executor.in_process  # then the signal was for this process
-            if self.signals or state.progress(work.run.folder, work.run.total).iteration > work.begun_at:
+            if self.signals or progress(work.run.folder, work.run.total).iteration > work.begun_at:
                 return
             end = {"error": "stopped by a signal before it came any further"}
         work.failures += 1
@@ -193,11 +165,10 @@ class Driver:
         active = sum(work.handle is not None for work in self.works)
         todo = [work for work in self.works if work.row.state == "waiting"]
         todo = todo[: max(self.executor.room(active), 0)]
+        todo = [work for work in todo if self._has_a_folder(work)]
         if not todo:
             return
         for work in todo:
-            work.run.folder.mkdir(parents=True, exist_ok=True)
-            write_json(work.run.folder / "run.json", work.run.describe(self.name))
             work.token, work.begun_at = uuid.uuid4().hex[:12], work.row.progress.iteration
             work.row.state = "starting"
         self.board.update()
@@ -206,3 +177,16 @@ class Driver:
         ]
         for work, handle in zip(todo, self.executor.start(jobs), strict=True):
             work.handle = handle
+
+    def _has_a_folder(self, work: Work) -> bool:
+        """Makes the run's folder and says in it which run that is; where it can't, the run has failed."""
+        try:
+            work.run.folder.mkdir(parents=True, exist_ok=True)
+            with alone(self.work_dir):
+                write_place(work.run, self.name)
+        except (OSError, UserError) as error:
+            work.error = f"{work.run.folder} can't be written: {error}"
+            work.row.progress = replace(work.row.progress, error=work.error)
+            work.row.state = "failed"
+            return False
+        return True

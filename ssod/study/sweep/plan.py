@@ -2,8 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,22 @@ from mmengine.config import Config
 
 from ssod.errors import UserError
 from ssod.registry import METHODS, TEACHERS
-from ssod.study.sweep.definition import Axes, Definition
-from ssod.study.sweep.resolve import Resolver, identity
+from ssod.study.sweep.definition import TWIN, Axes, Definition
+from ssod.study.sweep.resolve import Resolver, identity, is_of_the_method
 from ssod.study.sweep.splits import Split
+from ssod.study.sweep.state import folders_by_training
 
-TWIN = "supervised"
 SHORT = {"percent": "p", "fold": "f", "seed": "s", "iterations": "i"}
-# An option below one of these is a method's own affair: the twin is the same without it.
-OF_THE_METHOD = ("model.method", "model.teacher", "stages", "train_dataloader")
 MOST_LETTERS = 100
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training. axes: what was chosen for it · total: iterations, of all stages together."""
+    """One training.
+
+    axes: what was chosen for it · training_sha256: equal for configs that train the same, also where one
+    says what the other leaves out · total: iterations, of all stages together.
+    """
 
     name: str
     folder: Path
@@ -33,6 +35,7 @@ class Run:
     twin: bool
     config: Config
     config_sha256: str
+    training_sha256: str
     split: Split | None
     total: int
 
@@ -44,28 +47,62 @@ class Run:
             "axes": self.axes,
             "twin": self.twin,
             "config_sha256": self.config_sha256,
+            "training_sha256": self.training_sha256,
         }
 
 
 def expand(definition: Definition, work_dir: Path, options: Mapping[str, Any] | None = None) -> list[Run]:
     """The runs in their order, each config once, with all axes that lead to it; a twin before its first run.
 
-    options: `--cfg-options`, for every run. Nothing is written. Raises UserError for a mistake in the sweep
-    or in a run's config.
+    options: `--cfg-options`, for every run. A run that the work dir has under another name, of a time when
+    the sweep had other axes, keeps that. Nothing is written. Raises UserError for a mistake in the sweep or
+    in a run's config.
     """
     resolver = Resolver(definition, work_dir, options or {})
     runs: dict[str, Run] = {}
     for axes, twin in _choices(definition):
         run = _run(resolver, work_dir, axes, twin)
-        first = runs.setdefault(_sameness(run), run)
-        if first is not run and _sameness(first, places=True) != _sameness(run, places=True):
-            raise UserError(
-                f"sweep {definition.path}: the runs {_said(first)} and {_said(run)} differ only in where a "
-                "file or the data lie, which does not tell runs apart: give the files different names"
-            )
+        first = runs.setdefault(run.training_sha256, run)
+        if first is not run:
+            _check_same(definition, first, run)
         # The same training under other axes, such as the default of one and of another option.
         first.axes.update({**axes, **first.axes})
-    return list(runs.values())
+    _check_splits(definition, runs.values())
+    there = folders_by_training(work_dir)
+    return [_where_it_lies(run, there.get(run.training_sha256)) for run in runs.values()]
+
+
+def _check_same(definition: Definition, first: Run, run: Run) -> None:
+    """Raises UserError for two choices that a config does not tell apart, though they seem to be meant to."""
+    both = f"sweep {definition.path}: the runs {_said(first)} and {_said(run)}"
+    if _sameness(first.config, places=True) != _sameness(run.config, places=True):
+        raise UserError(
+            f"{both} differ only in where a file or the data lie, which does not tell runs apart: "
+            "give the files different names"
+        )
+    for name, value in run.axes.items() if not (first.twin or run.twin) else ():
+        if str(first.axes.get(name, value)) != str(value):
+            raise UserError(
+                f"{both} train the same: {name} changes nothing in them"
+                + (f"; name it in the path, as {{{name}}}" if name in ("method", "percent", "fold") else "")
+            )
+
+
+def _check_splits(definition: Definition, runs: Iterable[Run]) -> None:
+    """Raises UserError where two files would be drawn from into the same names."""
+    sources: dict[str, Path] = {}
+    for split in (run.split for run in runs if run.split is not None):
+        source = sources.setdefault(split.name, split.annotations)
+        if source != split.annotations:
+            raise UserError(
+                f"sweep {definition.path}: splits of {source} and of {split.annotations} would both be "
+                f"{split.name}: make two sweeps of it, or give one of the files another name"
+            )
+
+
+def _where_it_lies(run: Run, there: Path | None) -> Run:
+    """The run, in the folder that it has already."""
+    return run if there is None else replace(run, name=there.name, folder=there)
 
 
 def _choices(definition: Definition) -> Iterator[tuple[Axes, bool]]:
@@ -89,13 +126,11 @@ def _twin_of(definition: Definition, axes: Axes) -> Axes:
 
 
 def _is_shared(definition: Definition, name: str, value: Any) -> bool:
+    """Whether it changes anything that is not the method's alone."""
     if name in ("method", "unlabeled_ratio"):
         return False
-    changed = definition.options.get(name, ())
-    if isinstance(changed, Mapping):
-        changed = changed.get(value) or changed.get(str(value)) or ()
-    paths = [changed] if isinstance(changed, str) else list(changed)
-    return not any(f"{path}.".startswith(f"{own}.") for path in paths for own in OF_THE_METHOD)
+    changed = definition.changes_of(name, value)
+    return not changed or not all(map(is_of_the_method, changed))
 
 
 def _run(resolver: Resolver, work_dir: Path, axes: Axes, twin: bool) -> Run:
@@ -104,8 +139,8 @@ def _run(resolver: Resolver, work_dir: Path, axes: Axes, twin: bool) -> Run:
 
     config, split, total = resolver.resolve(axes)
     digest = hash_config(identity(config))
-    name = run_name(axes, digest)
-    return Run(name, work_dir / name, axes, twin or axes["method"] == TWIN, config, digest, split, total)
+    name, twin = run_name(axes, digest), twin or axes["method"] == TWIN
+    return Run(name, work_dir / name, axes, twin, config, digest, _sameness(config), split, total)
 
 
 def _said(run: Run) -> str:
@@ -113,14 +148,14 @@ def _said(run: Run) -> str:
     return "(" + ", ".join(f"{name}={value}" for name, value in run.axes.items()) + ")"
 
 
-def _sameness(run: Run, places: bool = False) -> str:
-    """Equal for runs that train the same: an option that is set to its default is one that is left out.
+def _sameness(config: Config, places: bool = False) -> str:
+    """Equal for configs that train the same: an option that is set to its default is one that is left out.
 
-    places: whether runs that read from different folders are different.
+    places: whether configs that read from different folders are different.
     """
     from ssod.engine.offline.provenance import hash_config
 
-    whole = identity(run.config)
+    whole = identity(config)
     for part, registry in (("method", METHODS), ("teacher", TEACHERS)):
         node = whole["model"].get(part) or {}
         kind = registry.get(node["type"]) if node.get("type") else None

@@ -6,12 +6,13 @@ from pathlib import Path
 from pprint import pformat
 from typing import Any
 
-from ssod.engine.records.result import write_json
+from ssod.engine.records.result import plain, write_json
 from ssod.engine.records.writing import replacing
 from ssod.registry import register_all_modules
 from ssod.study.sweep.definition import Definition, read_definition
 from ssod.study.sweep.plan import Run, expand
-from ssod.study.sweep.state import alone, progress
+from ssod.study.sweep.progress import progress
+from ssod.study.sweep.state import PLACE, alone, read_json
 
 CONFIGS = "configs"
 LIST = "sweep.json"
@@ -26,6 +27,8 @@ def prepared_runs(definition: Definition, work_dir: Path, options: Mapping[str, 
         for run in runs:
             path = config_path(work_dir, run)
             path.parent.mkdir(exist_ok=True)
+            if run.folder.is_dir():  # its axes may be others than they were when it began
+                write_place(run, definition.name)
             text = _as_text(run)
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 with replacing(path) as partial:
@@ -33,6 +36,13 @@ def prepared_runs(definition: Definition, work_dir: Path, options: Mapping[str, 
         listed = [{**run.describe(definition.name), "folder": run.folder.name} for run in runs]
         write_json(work_dir / LIST, {"sweep": definition.name, "file": str(definition.path), "runs": listed})
     return runs
+
+
+def write_place(run: Run, sweep: str) -> None:
+    """Writes the run's run.json, unless it says so already; within `alone`."""
+    content = run.describe(sweep)
+    if read_json(run.folder / PLACE) != plain(content):
+        write_json(run.folder / PLACE, content)
 
 
 def _as_text(run: Run) -> str:

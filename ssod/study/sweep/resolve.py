@@ -1,6 +1,7 @@
 """From a choice of axes to the config that trains: which file, scaled how, with which options and images."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ssod.engine.mistakes import mistakes_in_config
 from ssod.engine.recipe.schedule_length import at_length
 from ssod.errors import UserError
 from ssod.registry import METHODS
-from ssod.study.sweep.definition import Axes, Definition
+from ssod.study.sweep.definition import TWIN, Axes, Definition
 from ssod.study.sweep.splits import Split, set_split
 
 # How a run is looked at and where it is computed: another value is the same run.
@@ -29,6 +30,19 @@ NO_IDENTITY = frozenset(
         "written_for",
     }
 )
+# An axis' option below one of these is a method's own affair: the twin is the same without it.
+OF_THE_METHOD = ("model.method", "model.teacher", "stages", "train_dataloader")
+# What a twin has nothing of: other runs' options for it pass it by.
+NOT_IN_TWINS = ("model.method", "stages")
+
+
+def is_of_the_method(option: str) -> bool:
+    """Whether a supervised twin does without the option where an axis sets it."""
+    return _is_below(option, OF_THE_METHOD)
+
+
+def _is_below(option: str, names: Iterable[str]) -> bool:
+    return any(f"{option}.".startswith(f"{name}.") for name in names)
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -54,18 +68,16 @@ class Resolver:
 
     def _resolve(self, method: str, axes: Axes) -> tuple[Config, Split | None, int]:
         definition, own = self.definition, dict[str, Any]()
-        if method == "supervised" and definition.supervised is not None:
-            path = definition.fill(definition.supervised, axes)
+        if twin := method == TWIN and definition.supervised is not None:
+            path = definition.fill(str(definition.supervised), axes)
         else:
             path, own = definition.file_of(method, axes)
         config, raw = self._load(path)
-        changes = {**own, **definition.cfg_options, **self._axis_options(axes), **self.options}
+        changes = {**own, **self._changes(axes, twin)}
         config = self._at_length(config, axes, changes)
         if "unlabeled_ratio" in axes:
             _set_ratio(config, axes["unlabeled_ratio"])
         merge_options(config, changes)
-        if "seed" in axes:
-            config.randomness.seed = axes["seed"]
         split = None
         if definition.splits is not None and ("percent" in axes or "fold" in axes):
             if "percent" not in axes:
@@ -83,21 +95,22 @@ class Resolver:
         config, said = self.loaded[path]
         return Config(config.to_dict()), said
 
-    def _axis_options(self, axes: Axes) -> dict[str, Any]:
-        """The config options that the values of axes stand for."""
-        changes: dict[str, Any] = {}
+    def _changes(self, axes: Axes, twin: bool) -> dict[str, Any]:
+        """The options of all runs, of the values of axes, and of the command line."""
+        varied: dict[str, Any] = {}
         for name, value in axes.items():
-            known = self.definition.options.get(name)
-            if known is None:
-                continue
-            if isinstance(known, Mapping):
-                if value not in known:
-                    raise UserError(f"options.{name} does not say what {value!r} is")
-                changes.update(known[value])
-            else:
-                paths = [known] if isinstance(known, str) else known
-                changes.update(dict.fromkeys(paths, value))
-        return changes
+            changes = self.definition.changes_of(name, value)
+            if name == "seed" and not changes:
+                changes = {"randomness.seed": value}
+            for option, other in product(self.options, changes):
+                if _is_below(option, [other]) or _is_below(other, [option]):
+                    raise UserError(f"--cfg-options {option}: axis {name} sets {other}: leave one out")
+            varied |= changes
+        first, last = self.definition.cfg_options, self.options
+        if twin:
+            first, last = _without(first, NOT_IN_TWINS), _without(last, NOT_IN_TWINS)
+            varied = _without(varied, OF_THE_METHOD)
+        return {**first, **varied, **last}
 
     def _at_length(self, config: Config, axes: Axes, changes: Mapping[str, Any]) -> Config:
         iterations = axes.get("iterations", self.definition.iterations)
@@ -106,6 +119,10 @@ class Resolver:
         if "train_cfg.max_iters" in changes:
             raise UserError("iterations and train_cfg.max_iters both say how long to train: leave one out")
         return at_length(config, iterations)
+
+
+def _without(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {option: value for option, value in options.items() if not _is_below(option, names)}
 
 
 def _set_ratio(config: Config, ratio: float) -> None:

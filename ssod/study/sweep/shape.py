@@ -15,32 +15,46 @@ def _is_whole(value: Any, lowest: int) -> bool:
     return isinstance(value, int) and _is_number(value, lowest)
 
 
+def _is_named(value: Any) -> bool:
+    """Whether it is a dict whose keys are texts."""
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
+def _is_entry(value: Any) -> bool:
+    """Whether it says which config a method has."""
+    if not isinstance(value, Mapping):
+        return isinstance(value, str)
+    known = set(value) <= {"config", "options"} and isinstance(value.get("config"), str)
+    return known and _is_named(value.get("options") or {})
+
+
 def _is_path_or_options(value: Any) -> bool:
-    return isinstance(value, str) or (
-        isinstance(value, Mapping) and all(isinstance(each, Mapping) for each in value.values())
-    )
+    return isinstance(value, str) or (isinstance(value, Mapping) and all(map(_is_named, value.values())))
 
 
 # name -> whether a value will do, and what to give instead.
 CONTENT: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (lambda value: isinstance(value, str), "a text"),
     "data": (lambda value: isinstance(value, str), "a text"),
-    "configs": (lambda value: isinstance(value, str | Mapping), "a path, or a dict of method -> path"),
+    "configs": (
+        lambda value: isinstance(value, str) or _is_named(value),
+        "a path, or a dict of method -> path",
+    ),
     "supervised": (lambda value: value is None or isinstance(value, str), "a path, or None"),
-    "axes": (lambda value: isinstance(value, Mapping), "a dict of axis -> list of values"),
+    "axes": (_is_named, "a dict of axis -> list of values"),
     "runs": (
-        lambda value: isinstance(value, list | tuple) and all(isinstance(each, Mapping) for each in value),
+        lambda value: isinstance(value, list | tuple) and all(map(_is_named, value)),
         "a list of dicts of axis -> value",
     ),
-    "options": (lambda value: isinstance(value, Mapping), "a dict of axis -> config option"),
-    "cfg_options": (lambda value: isinstance(value, Mapping), "a dict of config option -> value"),
+    "options": (_is_named, "a dict of axis -> config option"),
+    "cfg_options": (_is_named, "a dict of config option -> value"),
     "iterations": (lambda value: value is None or _is_whole(value, 1), "a whole number of at least 1"),
     "splits": (lambda value: value is None or isinstance(value, Mapping), "a dict, or None"),
     "gpus": (
         lambda value: value is None or _is_whole(value, 1),
         "the number of processes of a run, at least 1",
     ),
-    "slurm": (lambda value: isinstance(value, Mapping), "a dict of submitit's parameters"),
+    "slurm": (_is_named, "a dict of submitit's parameters"),
 }
 AXES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "method": (lambda value: isinstance(value, str), "a method's name"),
@@ -62,6 +76,12 @@ def check_content(content: Mapping[str, Any], where: str) -> None:
     """Raises UserError for a name of a sweep file that holds something else than it should."""
     for name, value in content.items():
         _check(CONTENT, name, value, where)
+    configs = content["configs"]
+    for name, value in configs.items() if isinstance(configs, Mapping) else ():
+        if not _is_entry(value):
+            raise UserError(
+                f"{where}: configs[{name!r}] is {value!r}: give a path, or dict(config=path, options={{...}})"
+            )
     for name, value in (content.get("splits") or {}).items():
         _check(SPLITS, name, value, f"{where}: splits")
     for name, known in content.get("options", {}).items():

@@ -42,8 +42,12 @@ class Slurm:
         self.queued: set[str] = set()
 
     def room(self, active: int) -> int:
-        """How many jobs may be handed over now: any number, as soon as not as many as may run are left."""
-        return 10**6 if active < self.most else 0
+        """How many jobs may be handed over now.
+
+        Any number where none is there: the array holds the others back. Else as many as may run beside
+        those, for an array knows nothing of another.
+        """
+        return self.most - active if active else 10**6
 
     def start(self, todo: Sequence[Job]) -> list[Any]:
         """A submitit job for each."""

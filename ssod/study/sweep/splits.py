@@ -53,7 +53,12 @@ def set_split(
     if "files" in splits:
         base, split = _filled(splits["files"], fold, amount), None
     else:
-        source = Path(labeled.get("data_root") or "", splits.get("annotations") or labeled.ann_file)
+        file = splits.get("annotations") or labeled.get("ann_file")
+        if not file:
+            raise UserError(
+                "splits: the labeled dataset has no ann_file to draw from: set splits.annotations"
+            )
+        source = Path(labeled.get("data_root") or "", file)
         if not source.is_file():
             raise UserError(
                 f"splits: there is no {source} to draw from: set splits.annotations, or SSOD_DATA_ROOT"

@@ -10,9 +10,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from ssod.engine.records.console import clock
-from ssod.study.sweep.state import Progress
+from ssod.study.sweep.progress import Progress
 
 STYLES = {
     "running": "cyan",
@@ -105,7 +106,7 @@ class Board:
             shown = [row for row in shown if id(row) in kept]
         said = ", ".join(f"{count} {state}" for state, count in counts.items())
         table = Table(
-            title=f"{self.title}: {said}; in {os.path.relpath(self.work_dir)}", title_justify="left"
+            title=Text(f"{self.title}: {said}; in {os.path.relpath(self.work_dir)}"), title_justify="left"
         )
         for name in ("run", "state"):
             table.add_column(name, no_wrap=True)

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from ssod.errors import UserError
 from ssod.study.sweep import driver, state
-from ssod.study.sweep.driver import Driver, sweep
+from ssod.study.sweep.command import sweep
+from ssod.study.sweep.driver import Driver
 from ssod.study.sweep.jobs import Job
 from ssod.study.sweep.plan import Run
+from ssod.study.sweep.progress import progress
 
 
 def finish(folder: Path, status: str, iterations: int = 5) -> None:
@@ -77,7 +78,8 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
     def run(retries: int = 2, most: int = 2, **ends: list[Any]) -> tuple[int, Scripted]:
         executor = Scripted(ends, most)
         runs = [
-            Run(name, tmp_path / name, {"method": name}, False, Config(), "0" * 64, None, 5) for name in ends
+            Run(name, tmp_path / name, {"method": name}, False, Config(), "0" * 64, "1" * 64, None, 5)
+            for name in ends
         ]
         made: Any = executor
         return Driver("toys", runs, tmp_path, made, retries).run(), executor
@@ -195,6 +197,15 @@ def test_a_second_signal_does_not_wait(drive: Any) -> None:
     assert (code, executor.stopped) == (75, 1)
 
 
+def test_a_folder_that_cant_be_made_is_that_runs_failure(
+    drive: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").write_text("a file")
+    code, executor = drive(a=[], b=[])
+    assert (code, executor.started) == (1, ["b"])
+    assert f"failed: a: {tmp_path}/a can't be written" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- real ones, in this process
 
 
@@ -229,7 +240,7 @@ def test_toys_train(toys: Any, capsys: pytest.CaptureFixture[str]) -> None:
             [3],
         )  # of 8: 4, [5]
         assert [line["event"] for line in state.attempts(folder)] == ["start", "end"]
-        seen = state.progress(folder, 4)
+        seen = progress(folder, 4)
         assert (seen.status, seen.iteration, seen.attempts) == ("done", 4, 1)
         assert seen.ap == result["metrics"]["teacher"]["bbox_mAP"]
     code, _ = toys("iterations = 4\nsupervised = 'toy.py'\n")
@@ -266,18 +277,3 @@ def test_toys_that_fail_say_why(toys: Any, capfd: pytest.CaptureFixture[str]) ->
     assert "failed: toy-odd_1-" in said and "oddd" in said
     counts = {path.name.rpartition("-")[0]: len(state.attempts(path)) for path in place.glob("toy-*")}
     assert counts == {"toy-breaks_3": 4, "toy-breaks_99": 2, "toy-odd_1": 2}
-
-
-def test_what_the_command_refuses(tmp_path: Path, registered: None) -> None:
-    from reference.toy_sweep import write_sweep
-
-    path = write_sweep(tmp_path)
-    for options, said in (
-        (dict(executor="cloud"), "executor 'cloud'; use 'local' or 'slurm' or 'debug'"),
-        (dict(max_parallel=0), "--max-parallel 0"),
-    ):
-        with pytest.raises(UserError, match=said):
-            sweep(path, work_dir=tmp_path / "w", **options)  # type: ignore[arg-type]
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="can't be written"):
-        sweep(path, work_dir=tmp_path / "file" / "w")

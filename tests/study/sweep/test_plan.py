@@ -139,6 +139,104 @@ axes = dict(place={values})
         assert [run.config.load_from for run in runs] == ["/a/net.pth", "/b/other.pth"]
 
 
+def test_a_twin_takes_an_axis_without_the_methods_part(tmp_path: Path) -> None:
+    """Of a rate and a bound that vary together the twin has the rate, and none of the method's options."""
+    text = """
+configs = dict(soft_teacher="CONFIGS/soft_teacher/shapes.py")
+supervised = "CONFIGS/supervised/shapes.py"
+options = dict(size={name: {"optim_wrapper.optimizer.lr": rate, "model.method.cls_min_score": bound}
+                     for name, rate, bound in (("small", 0.001, 0.8), ("large", 0.002, 0.9))})
+axes = dict(size=["small", "large"])
+cfg_options = {"model.method.rpn_min_score": 0.6}
+"""
+    runs = expand(written(tmp_path, text), tmp_path, {"model.method.num_jitters": 5})
+    assert [run.axes["size"] for run in runs if run.twin] == ["small", "large"]
+    assert [run.config.optim_wrapper.optimizer.lr for run in runs] == [0.001, 0.001, 0.002, 0.002]
+    for run in runs:
+        method = run.config.model.get("method")
+        assert (method is None) == run.twin
+        if method is not None:
+            assert (method.rpn_min_score, method.num_jitters) == (0.6, 5)
+
+
+def done_below(work_dir: Path, runs: list[Run]) -> None:
+    """Folders of these runs, as a sweep leaves them that has finished them."""
+    for run in runs:
+        run.folder.mkdir(parents=True)
+        (run.folder / "run.json").write_text(json.dumps(run.describe("mine")))
+        (run.folder / "result.json").write_text('{"status": "done"}')
+
+
+def test_a_sweep_that_gets_another_axis_finds_its_runs_again(tmp_path: Path) -> None:
+    """Seed 0 and 10 jitters are what the config says: those runs are there, under the names they had."""
+    from ssod.study.sweep.prepare import prepared_runs
+
+    text = """
+configs = dict(soft_teacher="CONFIGS/soft_teacher/shapes.py")
+supervised = "CONFIGS/supervised/shapes.py"
+options = dict(bound="model.method.cls_min_score", num="model.method.num_jitters")
+axes = dict(bound=[0.8, 0.9])
+"""
+    text = text.replace(', num="model.method.num_jitters"', "")
+    before = expand(written(tmp_path, text), tmp_path / "w")
+    done_below(tmp_path / "w", before)
+    text = text.replace("cls_min_score", 'cls_min_score", num="model.method.num_jitters')
+    text = text.replace("bound=[0.8, 0.9]", "seed=[0, 1], num=[10, 5], bound=[0.9, 0.8]")
+    after = prepared_runs(written(tmp_path, text), tmp_path / "w", {})
+    assert len(after) == 10
+    there = {run.name: run for run in after if run.folder.exists()}
+    assert there.keys() == {run.name for run in before}
+    for run in there.values():
+        assert run.axes["seed"] == 0 and (run.twin or run.axes["num"] == 10)
+        assert json.loads((run.folder / "run.json").read_text()) == run.describe("mine")
+
+
+def test_of_two_folders_with_one_training_the_done_one_counts(tmp_path: Path) -> None:
+    from ssod.study.sweep.state import folders_by_training
+
+    for name, status in (("a", "stopped"), ("b", "done"), ("c", "running")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text('{"training_sha256": "77"}')
+        (tmp_path / name / "result.json").write_text(f'{{"status": "{status}"}}')
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "run.json").write_text('{"config_sha256": "77"}')
+    assert folders_by_training(tmp_path) == {"77": tmp_path / "b"}
+
+
+def test_two_files_of_one_name_are_not_drawn_from(tmp_path: Path, data_root: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "train.json").write_bytes((data_root / "bccd" / "train.json").read_bytes())
+    text = f"""
+configs = dict(
+    stac="CONFIGS/stac/bccd_10.py",
+    soft_teacher=dict(config="CONFIGS/soft_teacher/bccd_10.py",
+                      options={{"train_dataloader.dataset.datasets.0.data_root": "{other}"}}),
+)
+axes = dict(percent=[5])
+splits = dict(protocol="own")
+"""
+    with pytest.raises(UserError, match=f"splits of .* and of {other}/train.json would both be train.1@5"):
+        expand(written(tmp_path, text), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("axes['rate'] = [0.1]\noptions = dict(rate='optim_wrapper.optimizer.lr')\n",
+         {"optim_wrapper.optimizer.lr": 0.7}, "lr: axis rate sets optim_wrapper.optimizer.lr: leave one out"),
+        ("axes['rate'] = [0.1]\noptions = dict(rate='optim_wrapper.optimizer.lr')\n",
+         {"optim_wrapper.optimizer": {"lr": 0.7}}, "axis rate sets optim_wrapper.optimizer.lr"),
+        ("", {"randomness.seed": 7}, "axis seed sets randomness.seed"),
+    ],
+)  # fmt: skip
+def test_the_command_line_does_not_set_what_an_axis_varies(
+    tmp_path: Path, text: str, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        expand(written(tmp_path, GRID + text), tmp_path, options)
+
+
 def test_values_may_stand_for_several_options(tmp_path: Path) -> None:
     text = """
 configs = dict(soft_teacher="CONFIGS/soft_teacher/shapes.py")
@@ -297,6 +395,19 @@ MISTAKES = [
     (SPLIT + "splits = dict(files='x.{fol}@{percent}')\n", "splits.files .* can't be filled in"),
     (SPLIT + "splits = dict(seed='a')\n", "splits: seed is 'a': give a whole number"),
     (SPLIT + "splits = 'own'\n", "splits is 'own': give a dict"),
+    (SPLIT + "splits = dict(files='{percent}')\n", "train the same: fold changes nothing.* as {fold}"),
+    (GRID + "configs = 'CONFIGS/fixmatch/shapes.py'\n", "train the same: method changes nothing.*{method}"),
+    (GRID + "configs = dict(a=dict(config='x.py', option={}))\n", r"configs\['a'\] is .*: give a path, or"),
+    (GRID + "configs = dict(a=dict(options={}))\n", r"configs\['a'\] is .*: give a path, or"),
+    (GRID + "configs = dict(a=dict(config='x.py', options=[1]))\n", r"configs\['a'\] is .*: give a path"),
+    (GRID + "configs = {1: 'x.py'}\n", "configs is {1: 'x.py'}: give a path, or a dict"),
+    (GRID + "cfg_options = {1: 1}\n", "cfg_options is {1: 1}: give a dict of config option"),
+    (GRID + "axes = {'method': ['fixmatch'], 1: [2]}\n", "axes is .*: give a dict of axis"),
+    (GRID + "runs = [{1: 2}]\n", r"runs is .*: give a list of dicts"),
+    (
+        GRID + "axes['tau'] = [1]\noptions = dict(tau={1: {2: 3}})\n",
+        "options.tau is .*: give a config option",
+    ),
 ]
 
 
@@ -321,6 +432,7 @@ COUNTS = {  # runs without the twins, and twins
     "reliability": (6, 1),
     "jitter": (9, 1),
     "decay": (5, 1),
+    "decay_bccd": (15, 3),
     "unlabeled_ratio": (4, 1),
     "percent_fold_shapes": (45, 9),
     "percent_fold_bccd": (27, 9),
@@ -348,7 +460,7 @@ def test_shipped_sweeps_expand_and_their_configs_build(name: str, tmp_path: Path
         if model.get("teacher"):
             TEACHERS.build(model.teacher)
     seeds = {run.config.randomness.seed for run in runs}
-    assert seeds == ({0, 1, 2} if name.startswith("ladder") else {0})
+    assert seeds == ({0, 1, 2} if name.startswith(("ladder", "decay_bccd")) else {0})
 
 
 @pytest.mark.parametrize("data", ["shapes", "bccd", "coco"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ssod.study.sweep.state import Progress
+from ssod.study.sweep.progress import Progress
 from ssod.study.sweep.table import Board, Row
 
 
@@ -33,3 +33,8 @@ def test_the_last_table_is_whole_without_a_terminal(
     ]
     assert "1 done, 1 failed, 1 waiting" in said
     assert "failed: supervised-s0-1: RunError: the disk is full" in said
+
+
+def test_brackets_of_a_name_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Board("a[/b] c[red]", [], tmp_path / "[old]").final()
+    assert "a[/b] c[red]: ; in" in (said := capsys.readouterr().out) and "[old]" in said
