@@ -131,10 +131,9 @@ def find_runs(folders: Sequence[str | Path]) -> list[Run]:
     """
     found: dict[Path, None] = {}
     for folder in folders:
-        path = Path(folder)
-        if not path.is_dir():
+        if not os.path.isdir(folder):  # Path.is_dir raises OSError for a name that is too long
             raise UserError(f"{folder} is no folder: name the work dirs of runs, or folders that hold them")
-        found |= dict.fromkeys(_run_folders(path))
+        found |= dict.fromkeys(_run_folders(Path(folder)))
     if not found:
         raise UserError(
             f"no {RESULT} of a run in {' '.join(map(str, folders))} or below: name the work dirs of runs"
@@ -165,8 +164,8 @@ def _is_stage(folder: Path) -> bool:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """A key that sorts run_2 before run_10."""
-    parts = "".join(c if c.isdigit() else f"\0{c}\0" for c in name).split("\0")
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts if part]
+    parts = "".join(c if c.isdecimal() else f"\0{c}\0" for c in name).split("\0")
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts if part]
 
 
 def _read_run(folder: Path, name: str) -> Run:

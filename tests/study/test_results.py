@@ -37,6 +37,17 @@ def test_runs_are_found_at_any_depth_in_the_order_of_their_numbers(tmp_path: Pat
     assert names(tmp_path) == ["a", "b/run_2", "b/run_10"]
 
 
+def test_digits_that_are_no_numbers_are_letters(tmp_path: Path) -> None:
+    for name in ("run²", "run10", "run2"):
+        run_in(tmp_path / name)
+    assert names(tmp_path) == ["run²", "run2", "run10"]
+
+
+def test_a_name_too_long_for_a_folder_is_none() -> None:
+    with pytest.raises(UserError, match=r"^a{300} is no folder"):
+        find_runs(["a" * 300])
+
+
 def test_a_run_given_twice_counts_once(tmp_path: Path) -> None:
     run_in(tmp_path / "a/one")
     (tmp_path / "link").symlink_to(tmp_path / "a")

@@ -9,6 +9,7 @@ from html import escape
 WIDTH, HEIGHT = 340, 200
 LEFT, RIGHT, TOP, BOTTOM = 34, 10, 10, 24  # room for the axes' numbers
 STRIP_WIDTH, STRIP_HEIGHT = 150, 40
+SMALLEST = 1e-6  # a span that is less, by itself or beside its values, is of rounding alone
 Point = tuple[float, float]
 
 
@@ -23,8 +24,10 @@ class Series:
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers from at or below `low` to at or above `high`, about `most` of them."""
-    span = high - low or abs(high) or 1.0
+    """At least two round numbers from at or below `low` to at or above `high`, about `most` of them."""
+    span, largest = high - low, max(abs(low), abs(high))
+    if span <= SMALLEST * max(largest, 1.0):
+        span = largest if largest > SMALLEST else 1.0
     rough = span / most
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough * 0.999)

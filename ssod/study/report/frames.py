@@ -5,12 +5,11 @@ from typing import Any
 import pandas
 
 from ssod.study.report.between import compare
-from ssod.study.report.sections import Section
-from ssod.study.report.tables import Report
+from ssod.study.report.tables import Report, Table
 from ssod.study.results import METRIC_KEYS, NETWORKS, Run
 
 DIGITS = 4
-SECTION = ("section", "dataset", "protocol", "percent")
+SECTION = ("section", "dataset", "protocol", "percent", "labeled_file", "tested_file")
 DIFFERENCE = ("row", "less", "network", "pairs", "difference", "low", "high")
 
 
@@ -18,7 +17,7 @@ def averages(report: Report) -> pandas.DataFrame:
     """One line for each row, network and metric: n, mean, deviation, and the gain with its interval."""
     lines = [
         {
-            **_section(table.section),
+            **_section(table),
             "row": line.row.label,
             "network": network,
             "metric": metric,
@@ -42,7 +41,7 @@ def differences(report: Report) -> pandas.DataFrame:
     """One line for each row of a section and each other one: how much more AP it has, and the interval."""
     lines = [
         {
-            **_section(table.section),
+            **_section(table),
             "row": between.lines[row].row.label,
             "less": between.lines[other].row.label,
             "network": between.networks[row, other],
@@ -68,7 +67,7 @@ def runs(report: Report) -> pandas.DataFrame:
             for run in line.row.runs:
                 lines.append(
                     {
-                        **_section(table.section),
+                        **_section(table),
                         "row": line.row.label,
                         **_run(run),
                         "twin": twins.get(run.name),
@@ -86,9 +85,11 @@ def to_csv(frame: pandas.DataFrame) -> str:
     return text
 
 
-def _section(section: Section) -> dict[str, Any]:
+def _section(table: Table) -> dict[str, Any]:
+    section = table.section
     percent = None if section.percent is None else f"{section.percent:g}"
-    values = (section.title, section.dataset, section.protocol, percent)
+    files = (section.labeled_file, section.tested_file)
+    values = (table.title, section.dataset, section.protocol, percent, *files)
     return dict(zip(SECTION, values, strict=True))
 
 

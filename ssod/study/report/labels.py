@@ -21,7 +21,7 @@ METHODS = {
     "UnbiasedTeacher": "Unbiased Teacher",
     "SoftTeacher": "Soft Teacher",
 }
-MOST_OPTIONS = 3  # in a label
+MOST_OPTIONS = 3  # in a label; a sweep's axes, which somebody chose, are all named
 _OF_SECTION = ("method", "dataset", "percent", "protocol")  # axes that a label does not repeat
 
 
@@ -42,10 +42,7 @@ def label_rows(rows: Sequence[Row]) -> None:
     for (_, name), group in together.items():
         for row, words in zip(group, _words(group), strict=True):
             row.label = ", ".join([name, *words])
-    for row in rows:
-        twins = [each for each in rows if (each.section, each.label) == (row.section, row.label)]
-        for each in twins if len(twins) > 1 else ():
-            each.label = f"{each.label} ({each.first.place.get('sweep') or each.first.name})"
+    _tell_apart(rows)
     order = list(METHODS)
     rows_sorted = sorted(
         rows,
@@ -57,6 +54,18 @@ def label_rows(rows: Sequence[Row]) -> None:
     rows[:] = rows_sorted  # type: ignore[index]
 
 
+def _tell_apart(rows: Sequence[Row]) -> None:
+    """Adds to labels that a section has twice their sweeps, or where these are not enough a run's name."""
+    alike: dict[Any, list[Row]] = defaultdict(list)
+    for row in rows:
+        alike[(row.section, row.label)].append(row)
+    for group in (each for each in alike.values() if len(each) > 1):
+        sweeps = [row.first.place.get("sweep") or row.first.name for row in group]
+        unique = len(set(sweeps)) == len(group)
+        for row, sweep in zip(group, sweeps, strict=True):
+            row.label = f"{row.label} ({sweep if unique else row.first.name})"
+
+
 def _words(group: Sequence[Row]) -> list[list[str]]:
     """For each row of one method: the axes, or else the options, in which the rows differ.
 
@@ -66,7 +75,7 @@ def _words(group: Sequence[Row]) -> list[list[str]]:
         return [[]]
     if all(row.first.axes for row in group):
         axes = [{k: show(v) for k, v in row.first.axes.items() if k not in _OF_SECTION} for row in group]
-        return [_text(each, _differing(axes)) for each in axes]
+        return [_text(each, _differing(axes), most=len(each)) for each in axes]
     options = [row.first.telling for row in group]
     keys = _differing(options)
     files = [PurePath(str(row.first.result.get("config"))).stem for row in group]
@@ -82,11 +91,11 @@ def _differing(values: Sequence[dict[str, str]]) -> list[str]:
     return sorted(differing, key=lambda key: (not key.startswith("model.method"), key.count(".")))
 
 
-def _text(values: dict[str, str], keys: Sequence[str]) -> list[str]:
+def _text(values: dict[str, str], keys: Sequence[str], most: int = MOST_OPTIONS) -> list[str]:
     """`name=value` of what a row has of the keys; only the first few of very many."""
     has = [key for key in keys if key in values]
-    words = [f"{short(key, keys)}={values[key]}" for key in has[:MOST_OPTIONS]]
-    more = len(has) - MOST_OPTIONS
+    words = [f"{short(key, keys)}={values[key]}" for key in has[:most]]
+    more = len(has) - most
     return [*words, f"{more} more options"] if more > 0 else words
 
 

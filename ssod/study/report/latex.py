@@ -29,7 +29,7 @@ _SIGN = re.compile("|".join(map(re.escape, {**_SIGNS, **_MATH})))
 
 
 def write(report: Report) -> str:
-    """The text of report.tex: one table for each section, to be read in with \\input."""
+    """The text of report.tex: for each section its notes, as comments, and one table, for \\input."""
     head = f"% {' '.join(report.title.split())}\n% \\usepackage{{booktabs}}\n"
     return head + "\n" + "\n".join(_table(table, report.metrics) for table in report.tables)
 
@@ -37,9 +37,10 @@ def write(report: Report) -> str:
 def _table(table: Table, metrics: Sequence[str]) -> str:
     networks, width = table.networks, len(metrics) + 1
     lines = [
+        *(f"% {' '.join(note.split())}" for note in table.notes),
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape(table.section.title)}. {escape(cells.explanation(tuple(metrics)))}}}",
+        rf"\caption{{{escape(table.title)}. {escape(cells.explanation(tuple(metrics)))}}}",
         rf"\begin{{tabular}}{{lr{('r' * len(metrics) + 'l') * len(networks)}}}",
         r"\toprule",
         " & " + "".join(rf"& \multicolumn{{{width}}}{{c}}{{{each}}} " for each in networks) + r"\\",
@@ -64,7 +65,7 @@ def _metric(name: str) -> str:
 
 def _cells(line: Line, networks: Sequence[str], metrics: Sequence[str]) -> list[str]:
     label = escape(line.row.label)
-    if label.startswith("["):  # behind a \\, it would be taken for its argument
+    if label.startswith(("[", "*")):  # behind a \\, it would be taken for its argument or its star
         label = f"{{}}{label}"
     found = [label, str(len(line.row.runs))]
     for network in networks:

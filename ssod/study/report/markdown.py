@@ -21,7 +21,7 @@ def write(report: Report) -> str:
 
 
 def _section(table: Table, metrics: Sequence[str]) -> list[str]:
-    parts = [f"## {escape(table.section.title)}", escape("; ".join(table.section.facts)) + "."]
+    parts = [f"## {escape(table.title)}", escape("; ".join(table.section.facts)) + "."]
     header, rows = grid(table, metrics)
     parts.append(_grid(header, rows, numbers=range(1, len(header))))
     parts.append(escape(cells.explanation(tuple(metrics))))

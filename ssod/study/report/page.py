@@ -56,7 +56,7 @@ def _plural(name: str) -> str:
 
 def _links(report: Report) -> str:
     """The table of contents."""
-    links = [(f"section-{place}", table.section.title) for place, table in enumerate(report.tables)]
+    links = [(f"section-{place}", table.title) for place, table in enumerate(report.tables)]
     links += [("apart", "Runs without an end")] if report.apart else []
     links += [("runs", "Runs"), ("configs", "Configs"), ("reading", "How to read this")]
     return "".join(f'<li><a href="#{anchor}">{text(name)}</a></li>' for anchor, name in links)
@@ -71,7 +71,7 @@ def _section(table: Table, report: Report, place: int, shown: Sequence[Picture])
     notes = "".join(f"<li>{text(note)}</li>" for note in table.notes)
     parts = [
         f'<section id="section-{place}" aria-labelledby="title-{place}">',
-        f'<h2 id="title-{place}">{text(table.section.title)}</h2>',
+        f'<h2 id="title-{place}">{text(table.title)}</h2>',
         f'<p class="facts">{text(" · ".join(facts))}</p>',
         page_tables.results(table, report.metrics, place),
         f'<ul class="notes">{notes}</ul>' if notes else "",

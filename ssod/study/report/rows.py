@@ -1,8 +1,9 @@
 """Rows: runs that differ in seed and fold alone; and what may not be averaged."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ssod.errors import UserError
@@ -11,12 +12,15 @@ from ssod.study.report.sections import Section, section_of
 from ssod.study.results import Run
 
 SHOWN = 3  # names of runs in a message
+_TRAINING_FILE = re.compile(r"(^|\.)train_dataloader\..*ann_file$")
 
 # What runs must share to be averaged: {what a message calls it: how it is read from a run}.
 SAME: dict[str, Callable[[Run], Any]] = {
     "split protocols": lambda run: run.split.get("protocol"),
     "labeled shares (%)": lambda run: run.split.get("percent"),
     "data": lambda run: section_of(run).dataset,
+    "tested files": lambda run: section_of(run).tested_file,
+    "labeled images per class": lambda run: section_of(run).per_class,
     "numbers of labeled images": lambda run: section_of(run).num_labeled,
     "test score thresholds": lambda run: run.tested[0],
     "evaluators": lambda run: run.tested[1],
@@ -63,7 +67,7 @@ def _identity(run: Run) -> Hashable:
         axes = tuple(sorted((str(key), str(value)) for key, value in run.axes.items()))
         return "sweep", run.place.get("sweep"), run.result["method"], axes
     section = section_of(run)
-    data = (section.dataset, section.labeled_file, section.tested_file, section.percent, section.num_labeled)
+    data = replace(section, protocol="")  # by which `_parts` splits, if at all
     written = tuple(sorted(run.telling.items())) or run.result.get("config")
     return "config", run.result["method"], data, written
 
@@ -83,14 +87,17 @@ def _parts(group: list[Run]) -> list[list[Run]]:
 
 def _order(section: Section) -> tuple[Any, ...]:
     """Sections by data, protocol and share."""
-    numbers = (section.percent or 0.0, section.num_labeled or 0)
-    return str(section.dataset), section.protocol, *numbers, str(section.tested_file)
+    numbers = (section.percent or 0.0, section.per_class or 0, section.num_labeled or 0)
+    files = (str(section.tested_file), str(section.labeled_file))
+    return str(section.dataset), section.protocol, *numbers, *files
 
 
 def _check(label: str, runs: Sequence[Run]) -> None:
     """Raises UserError unless the runs may be averaged."""
     for what, read in SAME.items():
         check_same(f'row "{label}"', what, runs, read)
+    for part in _by_fold(runs):
+        check_same(f'row "{label}"', "labeled files", part, lambda run: section_of(run).labeled_file)
     seen: dict[Any, Run] = {}
     for run in runs:
         if run.draw in seen:
@@ -99,6 +106,14 @@ def _check(label: str, runs: Sequence[Run]) -> None:
                 "and would count twice: leave one out"
             )
         seen[run.draw] = run
+
+
+def _by_fold(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs of each fold that a sweep names: its `{fold}` may lead to files of any name."""
+    found: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        found[str((run.place.get("axes") or {}).get("fold"))].append(run)
+    return list(found.values())
 
 
 def check_same(who: str, what: str, runs: Iterable[Run], read: Callable[[Run], Any]) -> None:
@@ -120,7 +135,6 @@ def names(of: Sequence[str]) -> str:
 def _note_differences(row: Row) -> None:
     """Notes options that differ between the runs of a row of a sweep, which its axes don't name."""
     first = row.first.telling
-    files = {name for name in first if name.endswith("ann_file")}  # folds may be files of any name
     for run in row.runs[1:]:
         other = run.telling
         differ = (
@@ -128,7 +142,7 @@ def _note_differences(row: Row) -> None:
             if first and other
             else []
         )
-        differ = [name for name in differ if name not in files]
+        differ = [name for name in differ if not _TRAINING_FILE.search(name)]  # `_check` has seen to these
         if differ:
             row.notes.append(f"{row.label}: {run.name} has another {names(differ)} than {row.first.name}")
             return

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ssod.study.report.published import Published, published_for
 from ssod.study.report.rows import Row, make_rows
-from ssod.study.report.sections import Section
+from ssod.study.report.sections import Section, titles
 from ssod.study.report.statistics import Gain, Summary, paired_gain, summarize
 from ssod.study.report.twins import Twins, counterpart
 from ssod.study.results import METRIC_KEYS, NETWORKS, Run, find_runs
@@ -43,9 +43,10 @@ class Line:
 
 @dataclass
 class Table:
-    """The rows of one section."""
+    """The rows of one section. `title`: the section's, or longer where another section has the same."""
 
     section: Section
+    title: str
     lines: list[Line]
     published: list[Published]
     why_none: str  # why no published number is shown; empty where some are
@@ -98,10 +99,11 @@ def make_report(folders: Sequence[str | Path], title: str | None = None, sizes: 
     rows = make_rows(done)
     twins = Twins(done)
     tables = []
-    for section in dict.fromkeys(row.section for row in rows):
+    sections = list(dict.fromkeys(row.section for row in rows))
+    for section, heading in zip(sections, titles(sections), strict=True):
         lines = [_line(row, twins) for row in rows if row.section == section]
         published, why_none = published_for(section)
-        table = Table(section, lines, published, why_none)
+        table = Table(section, heading, lines, published, why_none)
         table.notes = [*_notes(table), *twins.unclear]
         twins.unclear.clear()
         tables.append(table)
@@ -164,6 +166,13 @@ def _notes(table: Table) -> list[str]:
             )
         if any(counterpart(pair.twin, name) != name for pair in line.pairs for name in pair.run.networks):
             notes.append(f"{line.row.label}: the twins have one network, with which both are compared.")
+        batches = {pair.twin.batch[0] for pair in line.pairs} - {line.row.first.batch[0]}
+        if batches:
+            counts = " or ".join(map(str, sorted(batches)))
+            notes.append(
+                f"{line.row.label}: the twins have {counts} labeled images in a batch and these runs "
+                f"{line.row.first.batch[0]}, so Δ shows that, too."
+            )
     for what, values in _tested(table).items():
         if len(values) > 1:
             notes.append(

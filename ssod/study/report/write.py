@@ -5,14 +5,15 @@ from pathlib import Path
 
 from ssod.engine.records.writing import replacing
 from ssod.errors import UserError, check_choice
+from ssod.study.report.between import compare
 from ssod.study.report.tables import Report
 
 FORMATS = ("md", "tex", "csv", "html")
 MARKS = {  # what stands in each file of a report, whatever its runs
     "report.md": "| run | row | seed | fold | teacher AP |",
     "report.tex": "\n% \\usepackage{booktabs}\n\n",
-    "report.csv": "section,dataset,protocol,percent,row,network,metric",
-    "differences.csv": "section,dataset,protocol,percent,row,less,",
+    "report.csv": "section,dataset,protocol,percent,",  # which reports of earlier versions have, too
+    "differences.csv": "section,dataset,protocol,percent,",
     "runs.csv": "run,status,method,seed,fold",
     "report.html": "Written by ssod ",
 }
@@ -27,7 +28,7 @@ def write_report(report: Report, out: str | Path, formats: Sequence[str] = FORMA
     folder = Path(out)
     for name in formats:
         check_choice("report", "format", name, FORMATS)
-    texts = {file: make for name in dict.fromkeys(formats) for file, make in _makers(name).items()}
+    texts = {file: make for name in dict.fromkeys(formats) for file, make in _makers(name, report).items()}
     written = []
     try:
         for name in texts:
@@ -51,8 +52,8 @@ def _check_free(path: Path, mark: str) -> None:
         raise UserError(f"{path} is no report that this tool wrote: move it away, or choose another --out")
 
 
-def _makers(name: str) -> dict[str, Callable[[Report], str]]:
-    """{file: what gives its text}; imports what a format needs, which the others don't."""
+def _makers(name: str, report: Report) -> dict[str, Callable[[Report], str]]:
+    """{file: what gives its text} of a format; imports what a format needs, which the others don't."""
     if name == "csv":
         from ssod.study.report import frames
 
@@ -64,7 +65,10 @@ def _makers(name: str) -> dict[str, Callable[[Report], str]]:
     if name == "html":
         from ssod.study.report import page
 
-        return {"report.html": page.write}
+        found: dict[str, Callable[[Report], str]] = {"report.html": page.write}
+        if any(rows and not rows.is_small for rows in map(compare, report.tables)):  # the page refers to it
+            found["differences.csv"] = _makers("csv", report)["differences.csv"]
+        return found
     from ssod.study.report import latex, markdown
 
     return {"report.md": markdown.write} if name == "md" else {"report.tex": latex.write}

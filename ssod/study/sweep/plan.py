@@ -15,7 +15,7 @@ from ssod.registry import METHODS, TEACHERS
 from ssod.study.sweep.definition import TWIN, Axes, Definition
 from ssod.study.sweep.resolve import Resolver, identity, is_of_the_method
 from ssod.study.sweep.splits import Split
-from ssod.study.sweep.state import folders_by_training
+from ssod.study.sweep.state import folders_by_hash
 
 SHORT = {"percent": "p", "fold": "f", "seed": "s", "iterations": "i"}
 MOST_LETTERS = 100
@@ -68,8 +68,11 @@ def expand(definition: Definition, work_dir: Path, options: Mapping[str, Any] | 
         # The same training under other axes, such as the default of one and of another option.
         first.axes.update({**axes, **first.axes})
     _check_splits(definition, runs.values())
-    there = folders_by_training(work_dir)
-    return [_where_it_lies(run, there.get(run.training_sha256)) for run in runs.values()]
+    there = folders_by_hash(work_dir)
+    return [
+        _where_it_lies(run, there.get(run.training_sha256) or there.get(run.config_sha256))
+        for run in runs.values()
+    ]
 
 
 def _check_same(definition: Definition, first: Run, run: Run) -> None:

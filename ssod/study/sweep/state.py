@@ -66,13 +66,14 @@ def _locks(file: Any, kind: int = fcntl.LOCK_EX) -> bool:
 # ------------------------------------------------------------ which run it is
 
 
-def folders_by_training(work_dir: Path) -> dict[str, Path]:
-    """Which folder has which training, by the hash in its run.json; of several one that is done."""
+def folders_by_hash(work_dir: Path) -> dict[str, Path]:
+    """Which folder has which training, by the hashes in its run.json; of several one that is done."""
     found: dict[str, Path] = {}
     for path in sorted(work_dir.glob(f"*/{PLACE}")):
-        digest = read_json(path).get("training_sha256")
-        if digest and not (digest in found and is_done(found[digest])):
-            found[digest] = path.parent
+        place = read_json(path)
+        for digest in {place.get("training_sha256"), place.get("config_sha256")} - {None}:
+            if not (digest in found and is_done(found[digest])):
+                found[digest] = path.parent
     return found
 
 

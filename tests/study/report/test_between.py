@@ -115,5 +115,5 @@ def test_without_pairs_there_is_a_header_alone(tmp_path: Path) -> None:
     report = make_report([tmp_path])
     assert page_tables.between(report.tables[0], 0) == ""
     assert frames.to_csv(frames.differences(report)).splitlines() == [
-        "section,dataset,protocol,percent,row,less,network,pairs,difference,low,high"
+        "section,dataset,protocol,percent,labeled_file,tested_file,row,less,network,pairs,difference,low,high"
     ]

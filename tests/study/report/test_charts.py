@@ -6,12 +6,15 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html import unescape
+from pathlib import Path
 
 import pytest
+from reference.report_runs import result, write_run
 
-from ssod.study.report import charts
+from ssod.study.report import charts, page_tables
 from ssod.study.report.charts import Series, gain_axis, gain_strip, line_chart, ticks
 from ssod.study.report.curves import average, style_of
+from ssod.study.report.tables import make_report
 
 
 @pytest.mark.parametrize(
@@ -24,6 +27,9 @@ from ssod.study.report.curves import average, style_of
         (0, 0, 5, [0, 0.2]),
         (7, 7, 5, [6, 8]),
         (0, 180000, 4, [0, 50000, 100000, 150000, 200000]),
+        (0.8, 0.8 + 1e-12, 5, [0.8, 1.0]),  # as if they were equal
+        (-1e-12, 0, 8, [0, 0.2]),
+        (1e15 - 0.125, 1e15, 5, [1e15, 1.2e15]),
     ],
 )
 def test_ticks_are_round_and_hold_the_values(
@@ -71,6 +77,24 @@ def test_a_strip_shows_each_pair_the_mean_and_the_interval() -> None:
     assert [each.attrib["cx"] for each in root.iter("circle")] == ["75.0", "144.0"]
     assert (marks["interval"]["x1"], marks["interval"]["x2"]) == ("6.0", "144.0")  # cut at the scale's end
     assert marks["mean"]["x1"] == "109.5"
+
+
+def test_what_differs_by_rounding_alone_is_drawn() -> None:
+    series = [Series("a", ((1, 0.8), (2, 0.8 + 1e-12)), "a")]
+    root = ElementTree.fromstring(line_chart(series, "", (0.8, 0.8 + 1e-12)))
+    (line,) = root.iter("polyline")
+    bottom = f"{charts.HEIGHT - charts.BOTTOM:.1f}"
+    assert [each.split(",")[1] for each in line.attrib["points"].split()] == [bottom, bottom]
+
+
+def test_gains_of_rounding_alone_are_drawn_at_zero(tmp_path: Path) -> None:
+    """A gain of 1e-12 per cent with its twin."""
+    for method, ap in (("supervised", 40.0), ("FixMatch", 40.0 + 1e-12)):
+        write_run(tmp_path / method, result(method, 0, {"teacher": [ap, 60.0, 42.0]}))
+    (table,) = make_report([tmp_path]).tables
+    html = page_tables.results(table, ("AP",), 0)
+    (dot,) = re.findall('class="pair" cx="([^"]*)"', html)
+    assert dot == "6.0" and ">+0.2</text>" in html  # at the left end of a scale from 0 to 0.2
 
 
 def test_one_pair_has_no_bar() -> None:

@@ -72,6 +72,22 @@ def test_a_twin_without_a_teacher_is_compared_by_its_student(tmp_path: Path) -> 
     assert "the twins have one network, with which both are compared." in report.tables[0].notes[0]
 
 
+@pytest.mark.parametrize(
+    ("twin", "notes"),
+    [
+        (2, ["the twins have 2 labeled images in a batch and these runs 16, so Δ shows that, too."]),
+        (16, []),
+    ],
+)
+def test_twins_with_another_labeled_batch_are_told(tmp_path: Path, twin: int, notes: list[str]) -> None:
+    """Of all processes together: two with 8 each are 16."""
+    write(tmp_path / "twin", "supervised", 40, batch={"labeled": twin, "unlabeled": 0})
+    write(tmp_path / "fix", "FixMatch", 43, batch={"labeled": 8, "unlabeled": 8}, world_size=2)
+    report = make_report([tmp_path])
+    assert report.tables[0].notes == [f"FixMatch: {each}" for each in notes]
+    assert gains(report) == {"FixMatch": (pytest.approx(3),)}
+
+
 def test_a_student_alone_is_compared_with_the_twins_student(tmp_path: Path) -> None:
     write(tmp_path / "twin", "supervised", 40)
     write(tmp_path / "stac", "STAC", {"student": [44, 60, 44]})

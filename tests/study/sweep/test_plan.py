@@ -192,15 +192,15 @@ axes = dict(bound=[0.8, 0.9])
 
 
 def test_of_two_folders_with_one_training_the_done_one_counts(tmp_path: Path) -> None:
-    from ssod.study.sweep.state import folders_by_training
+    from ssod.study.sweep.state import folders_by_hash
 
     for name, status in (("a", "stopped"), ("b", "done"), ("c", "running")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text('{"training_sha256": "77"}')
         (tmp_path / name / "result.json").write_text(f'{{"status": "{status}"}}')
     (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "run.json").write_text('{"config_sha256": "77"}')
-    assert folders_by_training(tmp_path) == {"77": tmp_path / "b"}
+    (tmp_path / "old" / "run.json").write_text('{"config_sha256": "88"}')
+    assert folders_by_hash(tmp_path) == {"77": tmp_path / "b", "88": tmp_path / "old"}
 
 
 def test_two_files_of_one_name_are_not_drawn_from(tmp_path: Path, data_root: Path) -> None:
