@@ -53,7 +53,11 @@ def add_image_options(parser: argparse.ArgumentParser, min_score: float, out: st
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """What `run` returns; 2 for bad input and 1 for a RunError, with one line; 1 and the traceback else."""
+    """What `run` returns; 2 for bad input, 1 for a RunError and 130 for Ctrl-C, with one line; 1 and the
+    traceback else.
+
+    Training and labeling listen to Ctrl-C themselves, and return what they say of it.
+    """
     try:
         return run()
     except UserError as error:
@@ -62,6 +66,9 @@ def exit_code(run: Callable[[], int]) -> int:
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        return 130
     except Exception:
         traceback.print_exc()
         return 1

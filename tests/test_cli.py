@@ -38,12 +38,20 @@ def test_anything_else_is_a_traceback(capsys: pytest.CaptureFixture[str]) -> Non
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
-def test_interrupts_are_not_swallowed() -> None:
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt() -> int:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        exit_code(interrupt)
+    assert exit_code(interrupt) == 130
+    assert capsys.readouterr() == ("", "stopped by Ctrl-C\n")
+
+
+def test_other_exits_are_not_swallowed() -> None:
+    def leave() -> int:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        exit_code(leave)
 
 
 def test_config_options_are_keys_and_values() -> None:

@@ -21,17 +21,24 @@ WRAPPED = "TorchvisionBackbone"
 # The blocks of torchvision's MobileNetV2 that end a stage of mmdet's: the stem, seven layers, the last conv.
 _STAGE_ENDS = (0, 1, 3, 6, 10, 13, 16, 17, 18)
 _KNOWN_PACKAGES = ("mmdet", "mmcv", "mmengine", "torch", "torchvision")
+_SOFTMAX_LOSS = "SoftmaxFocalLoss"
+_LOSS_NOTE = (
+    f"{_SOFTMAX_LOSS} is ssod's: the config has CrossEntropyLoss in its place; boxes are the same, further "
+    "training is not"
+)
 
 
-def plain_model(model: Mapping[str, Any]) -> dict[str, Any]:
+def plain_model(model: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The config of mmdet's own detector that computes what the networks of a SemiDetector's config do.
 
-    Raises UserError for a part that exists in ssod alone and has no equal in mmdet.
+    And a line for each part that differs in training alone. Raises UserError for a part that exists in ssod
+    alone and has no equal in mmdet.
     """
     detector: dict[str, Any] = without_masks(ConfigDict(model["detector"])).to_dict()
     backbone = detector.get("backbone") or {}
     if _bare(backbone.get("type")) == WRAPPED:
         detector["backbone"] = _mobilenet(backbone)
+    given, detector = detector, _with_mmdets_loss(detector)
     for where, kind in _types(detector, "model.detector"):
         scope, _, name = str(kind).rpartition(".")
         if scope == "ssod" or (not scope and name in MODELS.module_dict):
@@ -43,7 +50,8 @@ def plain_model(model: Mapping[str, Any]) -> dict[str, Any]:
                         "only SemiPreprocessor can be exported")  # fmt: skip
     preprocessor.pop("pad_to", None)  # of training batches alone
     preprocessor["type"] = "DetDataPreprocessor"
-    return {**_without_pretraining(detector), "data_preprocessor": preprocessor}
+    notes = [] if detector == given else [_LOSS_NOTE]
+    return {**_without_pretraining(detector), "data_preprocessor": preprocessor}, notes
 
 
 def build_plain(config: Mapping[str, Any]) -> Any:
@@ -117,6 +125,17 @@ def _types(part: Any, where: str) -> list[tuple[str, Any]]:
     if isinstance(part, (list, tuple)):
         return [each for i, value in enumerate(part) for each in _types(value, f"{where}.{i}")]
     return []
+
+
+def _with_mmdets_loss(part: Any) -> Any:
+    """The config with mmdet's softmax loss in the place of ours, on which no box depends."""
+    if isinstance(part, Mapping):
+        if _bare(part.get("type")) == _SOFTMAX_LOSS:
+            return {"type": "CrossEntropyLoss", "use_sigmoid": False}
+        return {key: _with_mmdets_loss(value) for key, value in part.items()}
+    if isinstance(part, (list, tuple)):
+        return type(part)(_with_mmdets_loss(each) for each in part)
+    return part
 
 
 def _without_pretraining(part: Any) -> Any:

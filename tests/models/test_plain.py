@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from reference import detectors, small_detectors
 
+from ssod.engine.config import read_config
 from ssod.errors import UserError
 from ssod.models import plain
 
 pytestmark = pytest.mark.usefixtures("registered")
 OUTPUTS = (3, 6, 13, 17)
+SHIPPED = sorted(Path(__file__).parents[2].glob("configs/*/shapes.py"))
 
 
 def wrapped(
@@ -55,7 +59,7 @@ def test_mobilenet_has_the_same_features_to_the_bit(
 ) -> None:
     model = with_backbone(wrapped(out_indices=out_indices), channels)
     network = built(model)
-    config = plain.plain_model(model)
+    config, _ = plain.plain_model(model)
     assert config["backbone"]["type"] == "MobileNetV2" and config["backbone"]["out_indices"] == theirs
     detector = plain.build_plain(config)
     weights = plain.plain_weights(detector, network)
@@ -74,7 +78,7 @@ def test_mobilenet_has_the_same_features_to_the_bit(
 )
 def test_what_was_frozen_stays_frozen(frozen: int, stages: int) -> None:
     """In mmdet's stages; a stage that was frozen in part trains."""
-    config = plain.plain_model(with_backbone(wrapped(frozen_blocks=frozen), [24, 32, 96, 320]))
+    config, _ = plain.plain_model(with_backbone(wrapped(frozen_blocks=frozen), [24, 32, 96, 320]))
     assert config["backbone"]["frozen_stages"] == stages
     assert config["backbone"]["norm_eval"] and not config["backbone"]["norm_cfg"]["requires_grad"]
 
@@ -90,7 +94,7 @@ def test_every_detector_predicts_to_the_bit_as_mmdets(name: str) -> None:
     model = MODELS.build({"type": "SemiDetector", **config}).eval()
     plain.compute_as_mmdet(model)
     for which in ("teacher", "student"):
-        made = plain.plain_model(config)
+        made, _ = plain.plain_model(config)
         detector = plain.build_plain(made)
         weights = plain.plain_weights(detector, model.network(which))
         detector.load_state_dict(weights)
@@ -112,10 +116,45 @@ def test_every_detector_predicts_to_the_bit_as_mmdets(name: str) -> None:
     assert not made.get("roi_head", {}).get("mask_head")
 
 
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
+def test_the_detector_of_every_shipped_method_is_one_of_mmdets(path: Path) -> None:
+    made, notes = plain.plain_model(read_config(path).model)
+    names = plain.build_plain(made).state_dict().keys()
+    assert any(name.startswith("roi_head.bbox_head.fc_cls") for name in names)
+    assert len(notes) == (path.parent.name == "unbiased_teacher")
+
+
+def test_no_box_depends_on_the_loss_that_is_replaced() -> None:
+    """The released focal loss of Unbiased Teacher: the same weights give the same boxes to the bit."""
+    from mmdet.registry import MODELS
+
+    config = {"detector": detectors.config().to_dict(), "data_preprocessor": {"type": "SemiPreprocessor"}}
+    head = config["detector"]["roi_head"]["bbox_head"]
+    head["loss_cls"] = dict(type="ssod.SoftmaxFocalLoss", gamma=1.5, loss_weight=2.0)
+    torch.manual_seed(0)
+    network = MODELS.build(ConfigDict(config["detector"])).eval()
+    detectors.enliven(network)
+    made, [note] = plain.plain_model(config)
+    assert made["roi_head"]["bbox_head"]["loss_cls"] == dict(type="CrossEntropyLoss", use_sigmoid=False)
+    assert head["loss_cls"]["loss_weight"] == 2.0, "the config that was given stays"
+    assert "CrossEntropyLoss in its place; boxes are the same" in note
+    detector = plain.build_plain(made)
+    detector.load_state_dict(plain.plain_weights(detector, network))
+    look = detectors.view(((64, 96),))
+    with torch.no_grad():
+        ours, theirs = (
+            each.predict(look.images, detectors.samples(look))[0].pred_instances
+            for each in (network, detector)
+        )
+    assert len(ours) == len(theirs) > 0
+    assert all(torch.equal(ours[key], theirs[key]) for key in ("bboxes", "scores", "labels"))
+
+
 def test_the_preprocessor_and_pretrained_weights() -> None:
     model = with_backbone(detectors.config().backbone.to_dict(), [64, 128, 256])
     model["detector"]["backbone"]["init_cfg"] = {"type": "Pretrained", "checkpoint": "nowhere.pth"}
-    made = plain.plain_model(model)
+    made, notes = plain.plain_model(model)
+    assert notes == []
     assert made["data_preprocessor"] == {"type": "DetDataPreprocessor", "mean": [0.0] * 3, "std": [1.0] * 3,
                                          "pad_size_divisor": 32}  # fmt: skip
     assert made["backbone"]["init_cfg"] is None and "init_cfg" in model["detector"]["backbone"]
@@ -161,4 +200,4 @@ def test_a_part_of_the_users_own_is_refused_by_name() -> None:
     model = with_backbone(detectors.config().backbone.to_dict(), [64, 128, 256])
     model["detector"]["neck"]["type"] = "OwnNeck"
     with pytest.raises(UserError, match=r"detector part neck is .*OwnNeck, which plain mmdet can't build"):
-        plain.build_plain(plain.plain_model(model))
+        plain.build_plain(plain.plain_model(model)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import torch
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ssod.data.hidden_truth import HiddenTruth
 from ssod.engine import evaluate
 from ssod.engine.config import check_names, merge_options, read_config
+from ssod.engine.loading import choose_workers
 from ssod.engine.mistakes import mistakes_in_config
 from ssod.engine.records import result
+from ssod.engine.records.writing import make_folder
 from ssod.engine.runner import warnings_to_log
 from ssod.engine.telemetry.matching import Found, Matches, curve, joined, match, quality
 from ssod.engine.telemetry.plots import draw_thresholds
@@ -56,9 +60,12 @@ def advise(
         merge_options(config, options or {})
         if not config.get("val_dataloader") or not config.get("model"):
             raise UserError(f"config {config_path} has no model and val_dataloader, which thresholds need")
+        choose_workers(config)
         silence()
         model, content = load_model(config, checkpoint)
         [network] = evaluate.choose_networks(model, which or model.which[0])
+        folder = Path(out)
+        make_folder(folder)
         with mistakes_in_config(), evaluate.prints_to(None):
             dataloader = Runner.build_dataloader(config.val_dataloader, seed=0)
         evaluate.check_classes(model, dataloader.dataset)
@@ -75,8 +82,6 @@ def advise(
         "min_precision": min_precision,
         **suggestions(matches, classes, min_precision),
     }
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     result.write_json(folder / "thresholds.json", advice)
     draw_thresholds(advice, folder / "thresholds.png")
     return advice
@@ -108,24 +113,31 @@ def suggest(matches: Matches, min_precision: float) -> Advice:
     """The suggested bound with its precision and recall, None where none keeps the rule; and a curve.
 
     min_score lies between the lowest score that is let in and the next one below, so that "above" and "from
-    ... on" mean the same · above: how many boxes it lets in, few are little evidence · best_precision: the
-    highest there is, over bounds that let anything in · curve: bound, precision and recall at each of `GRID`.
+    ... on" mean the same; where nothing lies below, at most 0.001 under the lowest, for nobody saw what is
+    further down · above: how many boxes it lets in, few are little evidence · best_precision: the highest
+    there is, over bounds that let anything in · curve: bound, precision and recall at each of `GRID`.
     """
     line = curve(matches)
     kept = np.flatnonzero(line.precision >= min_precision)
     chosen = None if not len(kept) else int(kept[-1])
-    below = 0.0 if chosen is None or chosen + 1 == len(line.scores) else float(line.scores[chosen + 1])
     known = line.precision[np.isfinite(line.precision)]
     return {
         "truth": int(matches.truth.sum()),
         "found": len(matches.scores),
-        "min_score": None if chosen is None else (float(line.scores[chosen]) + below) / 2,
+        "min_score": None if chosen is None else _bound(line.scores, chosen),
         "precision": None if chosen is None else float(line.precision[chosen]),
         "recall": None if chosen is None else float(line.recall[chosen]),
         "above": None if chosen is None else int((matches.scores >= line.scores[chosen]).sum()),
         "best_precision": float(known.max()) if len(known) else None,
         "curve": [[bound, *_above(matches, bound)] for bound in GRID],
     }
+
+
+def _bound(scores: Any, chosen: int) -> float:
+    """A bound that lets in the falling scores up to number `chosen`, and none of those after it."""
+    if chosen + 1 < len(scores):
+        return float(scores[chosen] + scores[chosen + 1]) / 2
+    return (math.ceil(float(scores[chosen]) * 1000) - 1) / 1000
 
 
 def _above(matches: Matches, bound: float) -> tuple[float, float]:
@@ -146,6 +158,6 @@ def show(advice: Advice, console: Console) -> None:
     for name, one in [*advice["classes"].items(), (ALL, advice["all"])]:
         cells = [one[key] for key in ("min_score", "above", "precision", "recall", "best_precision")]
         shown = ("-" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in cells)
-        table.add_row(name, str(one["truth"]), *shown)
+        table.add_row(Text(name), str(one["truth"]), *shown)
     console.print(table)
     console.print(f"{advice['rule']} = {advice['min_precision']:g}; - where no bound does", markup=False)

@@ -1,8 +1,10 @@
 """A trained network as mmdet's own: a config and weights that load where ssod is not installed."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,15 +18,15 @@ from ssod.engine.mistakes import mistakes_in_config
 from ssod.engine.offline.labeling import categories_of
 from ssod.engine.offline.provenance import hash_file, labeling_pipeline
 from ssod.engine.records.box_pictures import palette
-from ssod.engine.records.writing import check_out, replacing
+from ssod.engine.records.writing import check_out, make_folder, replacing
 from ssod.engine.runner import warnings_to_log
 from ssod.engine.testing import load_model, silence
-from ssod.errors import RunError
+from ssod.errors import RunError, UserError
 from ssod.models.plain import build_plain, compute_as_mmdet, plain_model, plain_weights
 from ssod.registry import register_all_modules
 
 CONFIG, WEIGHTS = "config.py", "weights.pth"
-OURS = (CONFIG, WEIGHTS, f".{WEIGHTS}.partial")
+PARTIAL = (f".{CONFIG}.partial", f".{WEIGHTS}.partial")  # left by a killed export
 NO_ONNX = (
     "--onnx: neither mmdet nor ssod writes ONNX; export without it, and give {0}/config.py and "
     "{0}/weights.pth to mmdeploy (tools/deploy.py), which converts mmdet's detectors"
@@ -66,7 +68,7 @@ def export(
     """
     register_all_modules()
     folder = Path(out)
-    check_out(folder, OURS if _is_exported(folder / CONFIG) else ())
+    check_out(folder, (CONFIG, WEIGHTS, *PARTIAL) if _is_exported(folder / CONFIG) else PARTIAL)
     with warnings_to_log():
         config = read_config(config_path)
         check_names(config, config_path)
@@ -77,7 +79,8 @@ def export(
         model, content = load_model(config, checkpoint)
         [network] = evaluate.choose_networks(model, which or model.which[0])
         evaluate.check_classes(model, SimpleNamespace(metainfo={"classes": classes}))
-        plain_config = plain_model(config.model)
+        plain_config, more_notes = plain_model(config.model)
+        make_folder(folder)
         with mistakes_in_config():
             plain = build_plain(plain_config)
         weights = plain_weights(plain, model.network(network))
@@ -90,15 +93,13 @@ def export(
             "iter": content.get("meta", {}).get("iter"),
             "ssod": {"network": network, "checkpoint_sha256": hash_file(checkpoint)},
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        header = _HEADER.format(
-            network=network, checkpoint=Path(checkpoint).name, mark=_MARK, config=CONFIG, weights=WEIGHTS
-        )
+        text = _text(parts, network, Path(checkpoint).name)
+        _check_reading(text, classes)
         with replacing(folder / CONFIG) as partial:  # first: by it the next call knows the folder
-            partial.write_text(header + Config(parts).pretty_text, encoding="utf-8")
+            partial.write_text(text, encoding="utf-8")
         with replacing(folder / WEIGHTS) as partial:
             torch.save({"state_dict": weights, "meta": meta}, partial)
-    return Export(folder / CONFIG, folder / WEIGHTS, network, tuple(notes))
+    return Export(folder / CONFIG, folder / WEIGHTS, network, (*notes, *more_notes))
 
 
 def _is_exported(config: Path) -> bool:
@@ -138,6 +139,28 @@ def _config(
         parts["test_evaluator"] = {"type": "CocoMetric", "metric": "bbox", "ann_file": evaluator["ann_file"]}
         parts["test_cfg"] = {"type": "TestLoop"}
     return parts
+
+
+def _text(parts: dict[str, Any], network: str, checkpoint: str) -> str:
+    """The config file; what would end a text, and {{, which mmengine replaces as it reads, are escaped."""
+    name = json.dumps(checkpoint, ensure_ascii=False)[1:-1].encode(errors="backslashreplace").decode()
+    header = _HEADER.format(network=network, checkpoint=name, mark=_MARK, config=CONFIG, weights=WEIGHTS)
+    body: str = Config(parts).pretty_text
+    return (header + body).replace("{{", "{\\x7b")
+
+
+def _check_reading(text: str, classes: Sequence[str]) -> None:
+    """Raises UserError unless mmengine reads from the config the classes that were written to it."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, CONFIG)
+        path.write_text(text, encoding="utf-8")
+        try:
+            found = Config.fromfile(path).test_dataloader.dataset.metainfo.classes
+        except Exception as error:  # of whatever kind: the file is code
+            reason = " ".join(str(error).split())
+            raise UserError(f"the exported config can't be read ({reason}): use plain class names") from None
+    if list(found) != list(classes):
+        raise UserError(f"the exported config is read with the classes {list(found)}: use plain names")
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from ssod.engine.offline.partial import partial_files
 from ssod.engine.offline.provenance import check_output
 from ssod.engine.records.box_pictures import draw_boxes, palette
 from ssod.engine.records.console import ImageCounter
-from ssod.engine.records.writing import check_out, replacing
+from ssod.engine.records.writing import check_out, make_folder, replacing
 from ssod.engine.runner import warnings_to_log
 from ssod.engine.stop import StopSignal
 from ssod.errors import UserError
@@ -61,7 +61,7 @@ def predict(
         print(_network_line(job, checkpoint, chosen.get("which")))
         compute_as_mmdet(job.model)
         stop = StopSignal()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if check_output(file, job.provenance):
             print(f"{file} holds these predictions already")
         elif job.label(file, resume, stop=stop, **HOW) == "stopped":

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmdet.structures.bbox import get_box_tensor
@@ -18,6 +17,7 @@ from ssod.data.draws import Draw, seeded
 from ssod.engine.config import load_config
 from ssod.engine.mistakes import mistakes_in_config
 from ssod.engine.records import pictures
+from ssod.engine.records.writing import make_folder
 from ssod.engine.testing import load_model, silence
 from ssod.errors import UserError
 from ssod.registry import DATASETS, register_all_modules
@@ -26,6 +26,7 @@ Image = pictures.Image
 Record = dict[str, Any]
 VIEWS_FILE = "views.jpg"
 LABELS_FILE = "pseudo_labels.jpg"
+MOST_IMAGES = pictures.MOST_SIDE // (pictures.MIN_HEIGHT + 6)  # rows of a JPEG
 
 
 def show_views(
@@ -44,16 +45,20 @@ def show_views(
     projected just as pseudo boxes are. `pseudo_labels.jpg`, with a checkpoint: unlabeled images with the
     boxes of its teacher, as a run's own pictures show them. `draw` is the number of the random draw.
 
-    Raises UserError for bad input.
+    Raises UserError for bad input, and for more images than a JPEG has room for.
     """
-    if num_images < 1 or first < 0 or draw < 0:
+    if not 1 <= num_images <= MOST_IMAGES or first < 0 or draw < 0:
         raise UserError(
-            f"--images {num_images} --first {first} --draw {draw}: one image, and numbers from 0 on"
+            f"--images {num_images} --first {first} --draw {draw}: one image, at most {MOST_IMAGES}, and "
+            "numbers from 0 on"
         )
     register_all_modules()
     config = load_config(config_path, options)
     silence()
     folder = Path(out)
+    taken = [folder / name for name in (VIEWS_FILE, LABELS_FILE) if (folder / name).is_dir()]
+    if taken:
+        raise UserError(f"{taken[0]} is a folder: name another --out")
     with mistakes_in_config():
         dataset = DATASETS.build({"type": "SeededDraws", "dataset": config.train_dataloader.dataset})
         dataset.full_init()
@@ -62,19 +67,24 @@ def show_views(
         raise UserError(f"--first {first}: there are {len(sources[0])} labeled images, numbered from 0")
     chosen = range(first, min(first + num_images, len(sources[0])))
     classes = dataset.metainfo.get("classes", ())
+    model = None if checkpoint is None else load_model(config, checkpoint)[0]
+    make_folder(folder)
     rows = [
         _row(dataset, sources, index, (config.randomness.seed, draw, 0, index), classes) for index in chosen
     ]
     written = {VIEWS_FILE: pictures.stacked(rows)}
-    if checkpoint is not None:
-        model, _ = load_model(config, checkpoint)
+    if model is not None:
         loader = Runner.build_dataloader(
             {**config.train_dataloader, "num_workers": 0, "persistent_workers": False}
         )
         written[LABELS_FILE] = _pseudo_labels(model, loader, num_images, draw, classes)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, picture in written.items():
-        cv2.imwrite(str(folder / name), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+        if max(picture.shape[:2]) > pictures.MOST_SIDE:
+            raise UserError(
+                f"{name} would have {picture.shape[1]} x {picture.shape[0]} px, a JPEG has at most "
+                f"{pictures.MOST_SIDE} on a side: show fewer --images, or others from another --first on"
+            )
+        pictures.write_jpeg(folder / name, picture, 85)
     return [folder / name for name in written]
 
 

@@ -83,7 +83,7 @@ def prepare(
     silence()
     model, _ = load_model(config, checkpoint)
     [network] = evaluate.choose_networks(model, which or model.which[0])
-    provenance = provenance_of(config, checkpoint, images, min_score, network)
+    provenance = provenance_of(config, checkpoint, images, min_score, network, contents=True)
     return Job(model, images, provenance, pipeline, categories, size, workers)
 
 

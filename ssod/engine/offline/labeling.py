@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
@@ -12,9 +13,9 @@ from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from torch.utils.data import DataLoader, Dataset
 
 import ssod.data.transforms  # noqa: F401  registers what the pipeline names
-from ssod.data.decode import BadImage
+from ssod.data.decode import BadImage, image_size
 from ssod.data.pseudo_coco import Provenance, read_pseudo_coco, write_pseudo_coco
-from ssod.data.unlabeled import ImageSet
+from ssod.data.unlabeled import ImageFile, ImageSet
 from ssod.data.workers import SteadyWorker
 from ssod.engine import evaluate
 from ssod.engine.mistakes import mistakes_in_config
@@ -32,11 +33,17 @@ def categories_of(config: Config, known: Sequence[Mapping[str, Any]] = ()) -> li
     """The categories of the labels, in the order of the config's classes.
 
     Their ids are those of `known`, the images' own COCO categories, if all classes are there, else 1, 2, ...
+    Raises UserError for a config without classes, and for two of one name.
     """
     metainfo = config.val_dataloader.dataset.get("metainfo") or {}
     classes = metainfo.get("classes")
     if not classes:
         raise UserError("the config's val_dataloader.dataset names no metainfo=dict(classes=(...))")
+    twice = next((name for name in classes if list(classes).count(name) > 1), None)
+    if twice is not None:
+        raise UserError(
+            f"val_dataloader.dataset.metainfo of the config names class {twice!r} twice: name it once"
+        )
     ids = {each.get("name"): each.get("id") for each in known}
     if not all(ids.get(name) is not None for name in classes):
         ids = {name: number for number, name in enumerate(classes, 1)}
@@ -44,7 +51,7 @@ def categories_of(config: Config, known: Sequence[Mapping[str, Any]] = ()) -> li
 
 
 class _Images(Dataset[Any]):
-    """Items of the test pipeline; of an image that can't be read what is wrong, `strict` its error."""
+    """Items of the test pipeline; of an image that can't be used what is wrong, `strict` its error."""
 
     def __init__(
         self,
@@ -65,11 +72,22 @@ class _Images(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         image = self.images[index]
         try:
-            return self.pipeline({"img_path": image.path, "img_id": image.id})
+            return self._item(image)
         except BadImageError as error:
             if self.strict:
                 raise
             return BadImage(error.path, error.reason)
+
+    def _item(self, image: ImageFile) -> Any:
+        """BadImageError also where a side would be resized to nothing, as OpenCV does not."""
+        try:
+            return self.pipeline({"img_path": image.path, "img_id": image.id})
+        except cv2.error as error:
+            if error.func != "resize" or error.code != cv2.Error.StsAssert:
+                raise
+            width, height = image_size(image.path)
+        reason = f"too narrow for the test scale, {width} x {height} px"
+        raise BadImageError(f"image {image.path} is {reason}: leave it out", image.path, reason)
 
 
 def _collate(items: Sequence[Any]) -> tuple[Any, list[BadImage | None]]:

@@ -22,13 +22,14 @@ class TensorBoard(BaseVisBackend):  # type: ignore[misc]
 
     mmengine's own backend leaves writing to a thread: what is not flushed is lost with the process, and a
     full disk ends in a traceback of the thread. Here each call appends its records and returns. The file is
-    opened by the first scalar, and says that all later steps of older files are void: those that a stopped
-    run had written after the checkpoint from which it was resumed.
+    opened by the first scalar, and says from which step on older files are void: what a stopped run had
+    written after the checkpoint from which it was resumed. `void_from`: the step; None: the first scalar's.
     """
 
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir)
         self.path: Path | None = None
+        self.void_from: int | None = None
 
     def _init_env(self) -> None:
         """Nothing: the first scalar opens the file."""
@@ -57,7 +58,8 @@ class TensorBoard(BaseVisBackend):  # type: ignore[misc]
                 folder.mkdir(parents=True, exist_ok=True)
             events.append(Event(wall_time=now, file_version="brain.Event:2"))
             start = SessionLog(status=SessionLog.START)
-            events.append(Event(wall_time=now, step=step, session_log=start))
+            void_from = step if self.void_from is None else self.void_from
+            events.append(Event(wall_time=now, step=void_from, session_log=start))
         values = [Summary.Value(tag=name, simple_value=float(each)) for name, each in scalar_dict.items()]
         events.append(Event(wall_time=now, step=step, summary=Summary(value=values)))
         with naming(self.path), self.path.open("ab") as file:

@@ -14,6 +14,7 @@ from ssod.data.hidden_truth import HiddenTruth
 from ssod.engine.evaluate import unwrap
 from ssod.engine.records.writing import replacing
 from ssod.engine.saving import random_state
+from ssod.errors import RunError
 from ssod.registry import HOOKS
 
 Image = npt.NDArray[np.uint8]
@@ -23,6 +24,7 @@ UNUSED_COLOUR = (170, 170, 170)  # a box that supervises nothing
 TRUTH_COLOUR = (255, 255, 255)  # dashed, so that it is told from boxes in any light
 MASK_COLOURS = ((255, 140, 40), (40, 170, 255), (220, 80, 220), (80, 220, 220))
 MIN_HEIGHT = 320  # pixels; smaller views are enlarged, or scores could not be read
+MOST_SIDE = 65_500  # pixels of a JPEG's side, as OpenCV writes it
 DASH = 6  # pixels, and as many between two dashes
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -69,10 +71,7 @@ class PseudoLabelPictures(Hook):  # type: ignore[misc]
         folder.mkdir(exist_ok=True)
         digits = max(4, len(str(runner.max_iters)))
         path = folder / f"iter_{runner.iter:0{digits}d}.jpg"
-        picture = draw(self.batch, labels, classes, self.truth)
-        _, coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
-        with replacing(path) as partial:  # cv2.imwrite says nothing of a full disk
-            partial.write_bytes(coded.tobytes())
+        write_jpeg(path, shrunk(draw(self.batch, labels, classes, self.truth)), 90)
 
 
 def fixed_batch(dataloader: Any, num_images: int) -> dict[str, Any] | None:
@@ -84,6 +83,24 @@ def fixed_batch(dataloader: Any, num_images: int) -> dict[str, Any] | None:
     chosen = range(sizes[0], min(sizes[0] + num_images, sizes[1]))
     batch = dict(dataloader.collate_fn([dataset[0], *(dataset[index] for index in chosen)]))
     return batch if "strong" in batch else None
+
+
+def write_jpeg(path: Path, picture: Image, quality: int) -> None:
+    """Writes a picture, at most MOST_SIDE on each side, whole or not at all."""
+    done, coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise RunError(f"a picture of {picture.shape[1]} x {picture.shape[0]} px can't be written to {path}")
+    with replacing(path) as partial:  # cv2.imwrite says nothing of a full disk
+        partial.write_bytes(coded.tobytes())
+
+
+def shrunk(picture: Image) -> Image:
+    """The picture, smaller where a JPEG can't have its size; no training ends of many or narrow images."""
+    scale = MOST_SIDE / max(picture.shape[:2])
+    if scale >= 1:
+        return picture
+    height, width = (max(int(side * scale), 1) for side in picture.shape[:2])
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def draw(

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from ssod.engine.records import result
 from ssod.engine.records.console import boxes_per_image
 from ssod.engine.records.curves import draw_curves
+from ssod.engine.records.event_files import TensorBoard
 from ssod.errors import UserError
 
 
@@ -37,6 +38,9 @@ class Recorder(Hook):  # type: ignore[misc]
         validated = hub.get_info("validated_iter", 0)
         if is_main_process():
             self.metrics.rewind(runner.iter, validated, runner.moved)
+        for backend in runner.visualizer._vis_backends.values():
+            if isinstance(backend, TensorBoard):  # a validation made up for is of the checkpoint's own step
+                backend.void_from = runner.iter + 1
         for line in self.metrics.records("val"):
             self._take_metrics({k: v for k, v in line.items() if "/" in k})
         for line in self.metrics.records("pseudo_labels"):

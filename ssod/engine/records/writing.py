@@ -47,6 +47,14 @@ def check_out(folder: Path, ours: Collection[str]) -> None:
         raise UserError(f"--out {folder} holds other files ({shown}): name a new or an empty folder")
 
 
+def make_folder(folder: Path) -> None:
+    """Makes the folder of an `--out`, and those above it; UserError where that can't be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder} can't be a folder ({error.strerror}): name another one") from None
+
+
 def close_in_children(file: Any) -> None:
     """Makes copies of this process close a file as they begin, and so leave its lock to this one.
 

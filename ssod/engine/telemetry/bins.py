@@ -18,8 +18,8 @@ NUM_BINS = 10
 def reliability(matches: Matches, num_bins: int = NUM_BINS) -> list[dict[str, Any]]:
     """Bins of equal width over the scores: low, high, score (mean), precision, count (boxes), known.
 
-    `count` is of all boxes, `known` of those that precision is about; what has no value is None. A score on
-    an edge belongs to the lower bin.
+    `count` is of all boxes, `known` of those that precision is about, as is `score` where there are any; what
+    has no value is None. A score on an edge belongs to the lower bin.
     """
     edges = np.linspace(0, 1, num_bins + 1)
     which = _bin_of(matches.scores, edges)
@@ -27,11 +27,12 @@ def reliability(matches: Matches, num_bins: int = NUM_BINS) -> list[dict[str, An
     for number in range(num_bins):
         inside = which == number
         known = inside & matches.counted
+        scored = known if known.any() else inside
         bins.append(
             {
                 "low": round(float(edges[number]), 6),
                 "high": round(float(edges[number + 1]), 6),
-                "score": float(matches.scores[inside].mean()) if inside.any() else None,
+                "score": float(matches.scores[scored].mean()) if scored.any() else None,
                 "precision": float(matches.hit[known].mean()) if known.any() else None,
                 "count": int(inside.sum()),
                 "known": int(known.sum()),

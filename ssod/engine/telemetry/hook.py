@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop
@@ -16,6 +17,7 @@ from ssod.engine.processes import on_main
 from ssod.engine.records.result import write_json
 from ssod.engine.saving import random_state
 from ssod.engine.telemetry import causes, plots, record
+from ssod.engine.telemetry.evidence import gather
 from ssod.engine.telemetry.measure import FLOOR, Measurement, labeler_of, measure, resting
 from ssod.engine.telemetry.sample import Sample
 from ssod.errors import UserError
@@ -152,26 +154,32 @@ class PseudoLabelTelemetry(Hook):  # type: ignore[misc]
         model = unwrap(runner.model)
         with random_state.preserved():
             random_state.seed_all(0)  # of the jitter
-            return measure(model, self.sample.batches(num_images), self.truth, len(self.classes))
+            batches = self.sample.batches(num_images)
+            return measure(model, batches, self.truth, len(self.classes), runner.iter)
 
     def _explain(self, runner: Any, found: Measurement) -> None:
-        """Says what removes all boxes of a part, and whether classes are wrong; nothing during burn-in."""
+        """Says what removes all boxes of a part, and whether classes are wrong; nothing during burn-in.
+
+        Nor where it ends: the teacher that labels from now on has not averaged anything yet.
+        """
         model = unwrap(runner.model)
-        if model.method.unsup_weight(runner.iter) == 0:
+        ramp = model.method.unsup_weight
+        if ramp(runner.iter) == 0 or runner.iter == ramp.start > 0:
             return
         if causes.empty_parts(found):
-            evidence = causes.gather(model, found, self._student_top(runner), runner.iter)
-            for kind, text in causes.explain(evidence).items():
+            tops = self._student_tops(runner)
+            known = gather(model, found, tops, runner.iter, self.classes)
+            for kind, text in causes.explain(known).items():
                 self._say(runner, kind, text)
         wrong = causes.wrong_classes(found)
         if wrong is not None:
             self._say(runner, "classes", wrong)
 
-    def _student_top(self, runner: Any) -> float:
-        """The student's highest score where a teacher labels, else nan; a pass over a few images more."""
+    def _student_tops(self, runner: Any) -> Any:
+        """(C,) the student's highest scores where a teacher labels, else nan; from a few images."""
         assert self.sample is not None
         model = unwrap(runner.model)
-        highest = float("nan")
+        highest = np.full(max(len(self.classes), 1), np.nan)  # one for all of data that name no classes
         if labeler_of(model) != "teacher":
             return highest
         with random_state.preserved(), resting(model):
@@ -179,8 +187,9 @@ class PseudoLabelTelemetry(Hook):  # type: ignore[misc]
                 weak = model.data_preprocessor(batch, True)["inputs"].weak
                 if weak is not None:
                     labels = detect(model.student, weak, FLOOR)
-                    scores = labels.scores[labels.valid].cpu()
-                    highest = max([s for s in (highest, *scores.tolist()) if s == s], default=highest)
+                    scores, numbers = (each[labels.valid].cpu() for each in (labels.scores, labels.classes))
+                    places = numbers.clamp(max=len(highest) - 1).numpy()
+                    np.fmax.at(highest, places, scores.double().numpy())
         return highest
 
     def _say(self, runner: Any, kind: str, text: str) -> None:

@@ -16,6 +16,7 @@ from ssod.data.hidden_truth import HiddenTruth, Truth
 from ssod.engine.telemetry.matching import Found, Matches, Quality, joined, match, overlaps, quality
 from ssod.models.compiled import as_written
 from ssod.models.student import detect, evaluating
+from ssod.models.teachers import FrozenTeacher
 
 FLOOR = 0.05  # the score from which a labeler's boxes are looked at: the test's, of most detectors
 HEAD = ("cls", "labels")  # what supervises classification, by the names that methods give their masks
@@ -30,7 +31,8 @@ class Measurement:
     where labels come from a file), "projected" (those still in the strong view) and of what the method
     supervises: "rpn", "cls", "box", or "labels" where it has one kind only · detections: the labeler's boxes
     from `FLOOR` on · agnostic: the head part without classes · spread: {"score", "spread", "iou"} of
-    each candidate, of methods that measure a spread · known: images with truth.
+    each candidate, of methods that measure a spread · left: the spread of those still in the strong view, all
+    that is chosen from · known: images with truth.
     """
 
     parts: dict[str, Matches]
@@ -38,6 +40,7 @@ class Measurement:
     agnostic: Matches
     spread: dict[str, Any] = field(default_factory=dict)
     known: int = 0
+    left: list[float] = field(default_factory=list)
 
     @property
     def images(self) -> int:
@@ -63,6 +66,17 @@ def labeler_of(model: Any) -> str:
     return "student" if model.teacher is None else "teacher"
 
 
+def next_teacher(model: Any, step: int) -> Any:
+    """The network that is the teacher in the step of that 0-based number; None in a model without one.
+
+    Where burn-in ends, `SemiDetector.set_step` copies the student to the teacher before the step: the average
+    that there was until then never labels.
+    """
+    ends = step == model.method.unsup_weight.start > 0
+    copied = ends and model.teacher is not None and not isinstance(model.policy, FrozenTeacher)
+    return model.student if copied else model.teacher
+
+
 @contextmanager
 def resting(model: Any) -> Iterator[None]:
     """A block in which nothing of the model moves: in eval mode, without gradient, autocast or compiling."""
@@ -73,18 +87,25 @@ def resting(model: Any) -> Iterator[None]:
 
 
 def measure(
-    model: Any, batches: Iterable[dict[str, Any]], truth: HiddenTruth | None, num_classes: int
+    model: Any,
+    batches: Iterable[dict[str, Any]],
+    truth: HiddenTruth | None,
+    num_classes: int,
+    step: int = 0,
 ) -> Measurement | None:
     """The measurement of a `SemiDetector` on collated batches; None for a method without any label.
 
-    It changes nothing but the state of random generators, which is the caller's to preserve.
+    step: the 0-based number of the step that comes next, whose labels are measured. Nothing changes but the
+    state of random generators, which is the caller's to preserve.
     """
     tally = _Tally(truth, num_classes)
-    network = model.network(labeler_of(model))
+    teacher = next_teacher(model, step)
+    network = teacher if labeler_of(model) == "teacher" else model.student
     with resting(model):
         for batch in batches:
             inputs = model.data_preprocessor(batch, True)["inputs"]
-            labels = model.pseudo_labels(inputs)
+            there = inputs.strong is not None
+            labels = model.method.pseudo_labels(model.student, teacher, inputs) if there else None
             detections = None if inputs.weak is None else detect(network, inputs.weak, FLOOR)
             if labels is None:  # Mean Teacher: where the teacher is sure, and nothing more
                 if detections is None:
@@ -103,6 +124,7 @@ class _Tally:
         self.detections: list[Matches] = []
         self.agnostic: list[Matches] = []
         self.spread: dict[str, list[float]] = defaultdict(list)
+        self.left: list[float] = []
         self.known = 0
 
     def add(self, batch: dict[str, Any], labels: dict[str, Any], detections: BoxLabels | None) -> None:
@@ -128,6 +150,8 @@ class _Tally:
             if strong is not None:
                 if weak is not None:
                     self._count("projected", strong, image, strong.valid, truths["strong"])
+                if strong.spread is not None:
+                    self.left += strong.spread[image, strong.valid[image]].tolist()
                 for name, mask in masks.items():
                     self._count(name, strong, image, mask, truths["strong"])
                 self._count_head(masks, strong, image, truths["strong"])
@@ -142,6 +166,7 @@ class _Tally:
             joined(self.agnostic, self.num_classes),
             {name: np.asarray(each) for name, each in self.spread.items()},
             self.known,
+            self.left,
         )
 
     def _count(self, part: str, labels: BoxLabels, image: int, mask: Any, truth: Truth | None) -> None:

@@ -141,7 +141,8 @@ def draw_thresholds(advice: dict[str, Any], path: Path) -> None:
         if one["min_score"] is not None:
             axes.axvline(one["min_score"], color="black", linewidth=1)
         bound = "no bound" if one["min_score"] is None else f"bound {one['min_score']:.2f}"
-        axes.set_title(f"{name} ({one['truth']} boxes): {bound}", loc="left", fontsize=9)
+        title = f"{name} ({one['truth']} boxes): {bound}"
+        axes.set_title(title, loc="left", fontsize=9, parse_math=False)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
     lines = grid[0].get_lines()[:2]

@@ -71,8 +71,8 @@ def folders_by_hash(work_dir: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(work_dir.glob(f"*/{PLACE}")):
         place = read_json(path)
-        for digest in {place.get("training_sha256"), place.get("config_sha256")} - {None}:
-            if not (digest in found and is_done(found[digest])):
+        for digest in (place.get("training_sha256"), place.get("config_sha256")):
+            if digest and not (digest in found and is_done(found[digest])):
                 found[digest] = path.parent
     return found
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 from reference import small_run
 from reference.modules import load_tool
+from rich.console import Console
 
-from ssod.engine.commands.advise import GRID, advise, suggest
+from ssod.engine.commands.advise import GRID, advise, show, suggest, suggestions
 from ssod.engine.telemetry.matching import Matches
+from ssod.engine.telemetry.plots import draw_thresholds
 from ssod.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -47,10 +50,30 @@ def test_no_lower_bound_is_precise_enough(seed: int) -> None:
     assert precision(one["min_score"]) == pytest.approx(one["precision"])
     assert one["recall"] == pytest.approx((found.hit & (found.scores > lowest)).sum() / 60)
     assert lowest <= one["min_score"] < min(s for s in scores if s > lowest)
+    if lowest == 0:
+        assert one["min_score"] >= min(scores) - 0.001, "not below what was seen"
     for bound, at, recall in one["curve"]:
         assert at == pytest.approx(precision(bound), nan_ok=True)
         assert recall == pytest.approx((found.hit & (found.scores > bound)).sum() / 60)
     assert [row[0] for row in one["curve"]] == GRID
+
+
+@pytest.mark.parametrize("score", [0.98, 1.0, 0.0503, 0.05])
+def test_no_bound_lies_far_below_what_was_seen(score: float) -> None:
+    """One detection says nothing of half its score."""
+    bound = suggest(matches([score], [True], truth=1), 0.9)["min_score"]
+    assert score - 0.0011 < bound < score
+
+
+@pytest.mark.parametrize("name", ["a[/b]", "a[red]", "$x_{$", "a\\"])
+def test_any_class_name_is_shown_as_it_is(name: str, tmp_path: Path, capsys: Any) -> None:
+    """rich takes brackets for markup, matplotlib dollars for formulas."""
+    found = suggestions(matches([0.9, 0.5], [True, False], truth=3), (name,), 0.9)
+    advice = {"which": "teacher", "num_images": 1, "rule": "", "min_precision": 0.9, **found}
+    show(advice, Console(highlight=False, soft_wrap=True, width=200))
+    assert name in capsys.readouterr().out
+    draw_thresholds(advice, tmp_path / "thresholds.png")
+    assert (tmp_path / "thresholds.png").exists()
 
 
 def test_a_class_that_is_never_right_gets_no_bound() -> None:
@@ -63,8 +86,6 @@ def test_a_class_that_is_never_right_gets_no_bound() -> None:
 @pytest.fixture(scope="module")
 def world(registered: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A config and a checkpoint; the truth is what the teacher itself finds above 0.3."""
-    from mmengine.config import Config
-
     folder = tmp_path_factory.mktemp("advise")
     images = small_run.write_images(folder / "images")
     small_run.write_coco(folder / "val.json", [f"{number}.png" for number in range(7)], boxes=True)
@@ -105,3 +126,22 @@ def test_bad_input_is_one_line(world: tuple[Path, Path], tmp_path: Path, capsys:
     assert "error: --min-precision 1.5" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"none\.pth"):
         advise(config, tmp_path / "none.pth", tmp_path)
+
+
+def test_an_output_that_cant_be_made_is_said_before_anything_is_measured(
+    world: tuple[Path, Path], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssod.engine.commands.advise.match_all", None)
+    (tmp_path / "f").write_text("mine")
+    assert load_tool("advise").main([*map(str, world), "--out", str(tmp_path / "f")]) == 2
+    complained = capsys.readouterr().err
+    assert "can't be a folder" in complained and complained.count("\n") == 1
+
+
+def test_no_worker_may_be_asked_for(world: tuple[Path, Path], tmp_path: Path) -> None:
+    """Of a config whose workers stay, as all of the project's do."""
+    config = Config.fromfile(world[0])
+    config.val_dataloader.update(num_workers=1, persistent_workers=True)
+    config.dump(tmp_path / "stay.py")
+    options = {"val_dataloader.num_workers": 0}
+    assert advise(tmp_path / "stay.py", world[1], tmp_path, options=options)["num_images"] == 7

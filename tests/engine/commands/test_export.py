@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mmengine.config import Config
 from reference import small_run
 
 from ssod.engine.commands import export
+from ssod.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("registered")
 TOOL = Path(__file__).parents[3] / "tools/export.py"
@@ -144,6 +146,10 @@ def no_classes(config: Any) -> None:
     config.val_dataloader.dataset.metainfo = None
 
 
+def twins(config: Any) -> None:
+    config.val_dataloader.dataset.metainfo = dict(classes=(*"abcdefg", "a"))
+
+
 Case = Callable[[Path, Path], dict[str, Any]]
 BAD: list[tuple[str, Case, str]] = [
     ("another model", lambda place, root: {"checkpoint": place / "plain.pth"}, "belongs to another model"),
@@ -171,6 +177,12 @@ BAD: list[tuple[str, Case, str]] = [
         "both",
         lambda place, root: {"out": holding(root / "o", "config.py", "weights.pth")},
         "other files (config.py, weights.pth): name a new",
+    ),
+    ("twins", lambda place, root: {"config": changed(place, root, twins)}, "names class 'a' twice"),
+    (
+        "below a file",
+        lambda place, root: {"out": holding(root / "o", "a.txt") / "a.txt/sub"},
+        "can't be a folder (Not a directory)",
     ),
     ("a file", lambda place, root: {"out": holding(root / "o", "a.txt") / "a.txt"}, "is a file"),
     ("onnx", lambda place, root: {"more": ["--onnx"]}, "mmdeploy"),
@@ -203,4 +215,47 @@ def test_an_export_that_computes_something_else_is_not_written(
     monkeypatch.setattr(export, "plain_weights", spoilt)
     assert main(place / "config.py", place / "model.pth", "--out", tmp_path / "out") == 1
     assert "does not compute what the trained one does" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
+
+
+# ---------------------------------------------------------------- names
+
+
+ODD = ("a'b", 'c"d', "e\\u", "new\nline", "日本", "{{ fileBasename }}", "{{{{ _base_.x }}", "{{$HOME:x}}")
+
+
+def test_class_names_are_read_as_they_were(place: Path, tmp_path: Path) -> None:
+    config = Config.fromfile(place / "config.py")
+    config.val_dataloader.dataset.metainfo = dict(classes=ODD)
+    with pytest.MonkeyPatch.context() as patch:  # a file that computes the names would give them so
+        patch.setattr(export, "read_config", lambda path: config)
+        made = export.export(place / "config.py", place / "model.pth", tmp_path / "out")
+    assert tuple(Config.fromfile(made.config).test_dataloader.dataset.metainfo.classes) == ODD
+    assert torch.load(made.weights, weights_only=True)["meta"]["dataset_meta"]["classes"] == ODD
+
+
+@pytest.mark.parametrize(
+    "name", ["run\\used.pth", 'a"""b.pth', "日本.pth", "a\nb.pth", "{{ fileBasename }}.pth"]
+)
+def test_a_checkpoint_may_have_any_name(place: Path, tmp_path: Path, name: str) -> None:
+    shutil.copy(place / "model.pth", tmp_path / name)
+    words = [place / "config.py", tmp_path / name, "--out", tmp_path / "out"]
+    assert main(*words) == main(*words) == 0, "an export is known for one"
+    space: dict[str, Any] = {}
+    exec((tmp_path / "out/config.py").read_text(), space)  # its text says the name
+    assert space["__doc__"].startswith(f"The teacher of {name} as a plain")
+    assert Config.fromfile(tmp_path / "out/config.py").model.type == "FasterRCNN"
+
+
+def test_a_config_that_is_read_otherwise_is_refused(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is read with the classes \['b'\]: use plain names"):
+        export._check_reading("test_dataloader = dict(dataset=dict(metainfo=dict(classes=('b',))))", ["a"])
+    with pytest.raises(UserError, match="exported config can't be read") as caught:
+        export._check_reading("x = '\\u'", ["a"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_killed_export_does_not_stand_in_the_way(place: Path, tmp_path: Path) -> None:
+    out = holding(tmp_path / "out", ".config.py.partial", ".weights.pth.partial")
+    assert main(place / "config.py", place / "model.pth", "--out", out) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["config.py", "weights.pth"]

@@ -201,6 +201,26 @@ def test_no_pictures_and_then_pictures(place: Path, whole: Path, tmp_path: Path,
     assert (out / "predictions.json").read_bytes() == (whole / "predictions.json").read_bytes()
 
 
+def test_another_folder_with_the_same_names(place: Path, whole: Path, tmp_path: Path, capsys: Any) -> None:
+    """Its predictions are others; a copy of the same folder has the same ones, wherever and whenever made."""
+    copied = shutil.copytree(place / "images", tmp_path / "images", copy_function=shutil.copyfile)
+    out = shutil.copytree(whole, tmp_path / "out")
+    assert run(place, out, images=copied) == 0
+    assert "holds these predictions already" in capsys.readouterr().out
+    shutil.copy(copied / "1.png", copied / "2.png")
+    assert run(place, out, images=copied) == 2
+    assert "holds other labels (of other images)" in capsys.readouterr().err
+    assert (out / "predictions.json").read_bytes() == (whole / "predictions.json").read_bytes()
+
+
+def test_a_very_narrow_image_is_skipped(place: Path, tmp_path: Path, capsys: Any) -> None:
+    images = shutil.copytree(place / "images", tmp_path / "images")
+    cv2.imwrite(str(images / "2.png"), np.zeros((3000, 4, 3), np.uint8))
+    assert run(place, tmp_path / "out", "--num-workers", "1", images=images) == 0
+    [skipped] = content(tmp_path / "out")["skipped"]
+    assert skipped["fault"] == "too narrow for the test scale, 4 x 3000 px"
+
+
 def test_bad_images_are_named_and_skipped(place: Path, whole: Path, tmp_path: Path, capsys: Any) -> None:
     images = shutil.copytree(place / "images", tmp_path / "images")
     (images / "2.png").write_bytes(b"no image")
@@ -304,6 +324,13 @@ def fewer_classes(place: Path, root: Path) -> Path:
     return root / "few.py"
 
 
+def twins(place: Path, root: Path) -> Path:
+    config = Config.fromfile(place / "config.py")
+    config.val_dataloader.dataset.metainfo = dict(classes=(*"abcdefg", "a"))
+    config.dump(root / "twins.py")
+    return root / "twins.py"
+
+
 Case = Callable[[Path, Path], dict[str, Any]]
 BAD: list[tuple[str, Case, str]] = [
     ("another model", lambda place, root: {"checkpoint": place / "plain.pth"}, "belongs to another model"),
@@ -321,6 +348,12 @@ BAD: list[tuple[str, Case, str]] = [
     ("no images", lambda place, root: {"images": root / "gone"}, "do not exist"),
     ("other files", lambda place, root: {"out": holding(root / "o", "a.txt")}, "holds other files (a.txt)"),
     ("pictures", lambda place, root: {"out": holding(root / "o", "pictures")}, "other files (pictures)"),
+    (
+        "below a file",
+        lambda place, root: {"out": holding(root / "o", "a.txt") / "a.txt/sub"},
+        "can't be a folder (Not a directory)",
+    ),
+    ("classes of one name", lambda place, root: {"config": twins(place, root)}, "names class 'a' twice"),
     ("a file", lambda place, root: {"out": holding(root / "o", "a.txt") / "a.txt"}, "is a file"),
     ("within", lambda place, root: {"out": place / "images/found"}, "lies in the folder of the images"),
     ("score", lambda place, root: {"more": ["--min-score", "30"]}, "a score is between 0 and 1"),

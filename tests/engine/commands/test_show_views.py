@@ -125,6 +125,7 @@ def test_first_and_draw_choose_image_and_draw(make_config: Any, tmp_path: Path) 
     ("words", "message"),
     [
         (["--images", "0"], "one image"),
+        (["--images", "201"], "one image, at most 200"),
         (["--first", "9"], "there are 4 labeled images"),
         (["--checkpoint", "gone.pth"], "checkpoint gone.pth does not exist"),
         (["--cfg-options", "train_dataloader.dataset.datasets.0.ann_file=gone.json"], "gone.json"),
@@ -137,6 +138,33 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert main([str(make_config("SoftTeacher")), "--out", str(out), *words]) == 2
     complained = capsys.readouterr().err
     assert message in complained and complained.count("\n") == 1 and not out.exists()
+
+
+@pytest.mark.parametrize("wrong", ["f", "f/sub"])
+def test_an_output_that_cant_be_made_is_one_line(
+    make_config: Any, tmp_path: Path, wrong: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssod.engine.commands.show_views._row", None)  # before anything is drawn
+    (tmp_path / "f").write_text("mine")
+    assert main([str(make_config(None)), "--out", str(tmp_path / wrong)]) == 2
+    complained = capsys.readouterr().err
+    assert "can't be a folder" in complained and complained.count("\n") == 1
+
+
+def test_what_is_not_written_is_not_said_to_be(
+    make_config: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder in the place of the picture, and a picture larger than a JPEG can be."""
+    words = [str(make_config(None)), "--images", "1", "--out"]
+    (tmp_path / "a/views.jpg").mkdir(parents=True)
+    assert main([*words, str(tmp_path / "a")]) == 2
+    printed = capsys.readouterr()
+    assert "views.jpg is a folder: name another --out" in printed.err and not printed.out
+    monkeypatch.setattr("ssod.engine.records.pictures.MOST_SIDE", 500)
+    assert main([*words, str(tmp_path / "b")]) == 2
+    printed = capsys.readouterr()
+    assert "a JPEG has at most 500 on a side" in printed.err and not printed.out
+    assert not list((tmp_path / "b").iterdir())
 
 
 def test_a_checkpoint_adds_the_teachers_boxes(make_config: Any, tmp_path: Path, capsys: Any) -> None:

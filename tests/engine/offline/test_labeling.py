@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from reference import small_run
@@ -126,9 +129,35 @@ def test_boxes_are_those_of_the_network_alone(place: Path, whole: Path) -> None:
 def test_provenance(place: Path, whole: Path) -> None:
     found = read_pseudo_coco(whole).provenance
     images = read_images(place / "images")
-    assert found is not None and found["split_sha256"] == split_hash(images.images)
+    assert found is not None
+    assert found["split_sha256"] == provenance.hash_contents(images.images) != split_hash(images.images)
     assert found["checkpoint_sha256"] == provenance.hash_file(place / "model.pth")
     assert (found["min_score"], found["network"]) == (0.5, "teacher")
+
+
+def test_the_hash_of_images_is_of_what_is_in_them(tmp_path: Path) -> None:
+    """Not of where they lie or when they were copied; of large ones also their middle and their end."""
+
+    def hash_of(folder: str) -> str:
+        return provenance.hash_contents(read_images(tmp_path / folder).images)
+
+    pixels = bytes(range(256)) * 200
+    for folder in "abcde":
+        write(tmp_path / folder / "x.bmp", pixels)
+        write(tmp_path / folder / "y.bmp", b"small")
+    os.utime(tmp_path / "b/x.bmp", (1, 1))
+    for folder, place in (("c", 0), ("d", len(pixels) // 2), ("e", len(pixels) - 1)):
+        changed = bytearray(pixels)
+        changed[place] ^= 255
+        (tmp_path / folder / "x.bmp").write_bytes(changed)
+    hashes = [hash_of(folder) for folder in "abcde"]
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 4
+    (tmp_path / "b/x.bmp").write_bytes(pixels + b"0")
+    assert hash_of("b") not in hashes
+    images = read_images(tmp_path / "a").images
+    (tmp_path / "a/x.bmp").unlink()
+    os.mkfifo(tmp_path / "a/x.bmp")  # to open it would wait for ever
+    assert provenance.hash_contents(images) not in hashes
 
 
 def test_which_network(place: Path, whole: Path, tmp_path: Path) -> None:
@@ -246,11 +275,18 @@ def test_done_before_is_left_alone(place: Path, whole: Path, rows: list[Any], ca
         (dict(min_score=0.6), "with min_score 0.5, not 0.6"),
         (dict(options={"model.detector.test_cfg.rcnn.max_per_img": 3}), "of another detector"),
         (dict(which="student"), "with network teacher, not student"),
+        (dict(source="others"), "of other images"),
     ],
     ids=str,
 )
-def test_other_labels_are_refused(place: Path, whole: Path, change: dict[str, Any], said: str) -> None:
+def test_other_labels_are_refused(
+    place: Path, whole: Path, change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """Of other images also where they have the same names."""
     before = whole.read_bytes()
+    if "source" in change:
+        change = dict(source=small_run.write_images(tmp_path / "others"))
+        shutil.copy(place / "images/1.png", tmp_path / "others/0.png")
     with pytest.raises(UserError, match=f"holds other labels .{said}"):
         label(place, whole, **change)
     assert whole.read_bytes() == before
@@ -318,6 +354,24 @@ def label_some_bad(place: Path, folder: Path, out: Path, most_bad: int) -> Any:
     pipeline, categories = provenance.labeling_pipeline(config), labeling.categories_of(config)
     labeling.label_images(model, images, out, made, pipeline, categories, batch_size=2, most_bad=most_bad)
     return read_pseudo_coco(out)
+
+
+def test_an_image_too_narrow_for_the_test_scale_is_a_bad_one(
+    place: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Its shorter side would have less than half a pixel, which OpenCV refuses."""
+    folder = small_run.write_images(tmp_path / "images")
+    for name, shape in (("2.png", (4, 3000, 3)), ("3.png", (3000, 4, 3)), ("4.png", (1, 1, 3))):
+        cv2.imwrite(str(folder / name), np.zeros(shape, np.uint8))
+    found = label_some_bad(place, folder, tmp_path / "a.json", most_bad=2)
+    said = capsys.readouterr().out
+    assert "image 2.png can't be read: too narrow for the test scale, 3000 x 4 px" in said
+    assert "image 3.png can't be read: too narrow for the test scale, 4 x 3000 px" in said
+    assert [image["width"] for image in found.images][2:5] == [0, 0, 1], "a tiny image is none"
+    with pytest.raises(
+        UserError, match=r"2\.png is too narrow for the test scale, 3000 x 4 px: leave it out"
+    ):
+        label_some_bad(place, folder, tmp_path / "b.json", most_bad=0)
 
 
 def test_images_that_cannot_be_read_get_no_box_up_to_a_bound(

@@ -1,8 +1,11 @@
 """TensorBoard's files: what a run writes is what TensorBoard reads, also after a stop and a resume."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -17,6 +20,14 @@ def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {
         tag: [(each.step, each.value) for each in events.Scalars(tag)] for tag in events.Tags()["scalars"]
     }
+
+
+def starts(event_file: Path) -> list[int]:
+    """The steps from which on an event file says that older ones are void."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    events = EventFileLoader(str(event_file)).Load()
+    return [each.step for each in events if each.HasField("session_log")]
 
 
 def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
@@ -40,6 +51,51 @@ def test_a_resumed_run_voids_what_came_after_its_checkpoint(
         resumed.add_scalars({"loss": step + 0.5}, step=step)
     assert len(list(tmp_path.iterdir())) == 2
     assert read(tmp_path) == {"loss": [(2, 2.0), (4, 4.5), (6, 6.5), (8, 8.5)]}
+
+
+def test_a_resumed_run_keeps_what_its_checkpoint_has_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first scalar may be of a validation that was made up for, at the checkpoint's own step."""
+    times = iter(range(1_000, 9_000))
+    monkeypatch.setattr("ssod.engine.records.event_files.time.time", lambda: next(times))
+    stopped = TensorBoard(str(tmp_path))
+    for step in (2, 4, 5):
+        stopped.add_scalars({"loss": float(step)}, step=step)
+    resumed = TensorBoard(str(tmp_path))
+    resumed.void_from = 5
+    resumed.add_scalars({"mAP": 0.5}, step=4)
+    resumed.add_scalars({"loss": 6.5}, step=6)
+    assert read(tmp_path) == {"loss": [(2, 2.0), (4, 4.0), (6, 6.5)], "mAP": [(4, 0.5)]}
+
+
+def test_a_validation_that_is_made_up_for_voids_no_training_point(
+    toy_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal comes in the validation after the last step: the resumed run has that to write, no more."""
+    from ssod.engine.train import train
+    from ssod.registry import MODELS
+
+    toy = MODELS.get("ToyModel")
+    predict = toy.predict
+
+    def interrupted(self: Any, *values: Any, **options: Any) -> Any:
+        if self.step == 7 and signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return predict(self, *values, **options)
+
+    config = toy_config()
+    with monkeypatch.context() as patch:
+        patch.setattr(toy, "predict", interrupted)
+        assert train(config, work_dir=tmp_path / "run")["status"] == "stopped"
+    folder = tmp_path / "run/tensorboard"
+    [first] = folder.iterdir()
+    before = read(folder)["sup_loss_fit"]
+    assert before[-1][0] == 8 and 8 not in dict(read(folder)["teacher/bbox_mAP"])
+    train(config, work_dir=tmp_path / "run", resume=True)
+    [second] = set(folder.iterdir()) - {first}
+    assert starts(second) == [9]
+    assert read(folder)["sup_loss_fit"] == before and 8 in dict(read(folder)["teacher/bbox_mAP"])
 
 
 def test_each_backend_has_a_folder_in_the_work_dir(tmp_path: Path) -> None:
@@ -71,5 +127,7 @@ def test_a_run_writes_them_by_default_and_not_where_it_is_told_so(
     shown = everything["sup_loss_fit"]
     assert [step for step, _ in shown] == [step for step, _ in expected]
     assert [value for _, value in shown] == pytest.approx([value for _, value in expected], rel=1e-6)
+    [event_file] = (tmp_path / "run/tensorboard").iterdir()
+    assert starts(event_file) == [1], "nothing before the first step is void"
     train(toy_config("visualizer = None\n"), work_dir=tmp_path / "none")
     assert not (tmp_path / "none/tensorboard").exists()

@@ -5,12 +5,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
+import pytest
 import torch
 
 from ssod.core.labels import BoxLabels
 from ssod.data.hidden_truth import HiddenTruth
 from ssod.engine.records import pictures
+from ssod.errors import RunError
 
 
 def labels(boxes: list[list[float]]) -> BoxLabels:
@@ -85,3 +88,24 @@ def test_hidden_truth_is_dashed_in_both_views(tmp_path: Path) -> None:
     assert (legend == pictures.TRUTH_COLOUR).all(axis=-1).any()
     without = pictures.draw(batch, found, ("disc",))
     assert not (without[:400, :500] == pictures.TRUTH_COLOUR).all(axis=-1).any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((65_500, 4), (65_500, 4)), ((131_000, 8), (65_500, 4)), ((2, 70_000), (1, 65_500)), ((9, 9), (9, 9))],
+    ids=str,
+)
+def test_a_picture_too_large_for_a_jpeg_becomes_smaller(
+    shape: tuple[int, int], expected: tuple[int, int], tmp_path: Path
+) -> None:
+    made = pictures.shrunk(np.full((*shape, 3), 128, np.uint8))
+    assert made.shape == (*expected, 3)
+    pictures.write_jpeg(tmp_path / "a.jpg", made, 90)
+    assert cv2.imread(str(tmp_path / "a.jpg")).shape == made.shape
+
+
+def test_a_picture_that_is_not_written_is_an_error(tmp_path: Path) -> None:
+    """OpenCV says so by a flag alone."""
+    with pytest.raises(RunError, match=r"a picture of 8 x 65501 px can't be written to .*a\.jpg"):
+        pictures.write_jpeg(tmp_path / "a.jpg", np.zeros((65_501, 8, 3), np.uint8), 90)
+    assert not list(tmp_path.iterdir())

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ssod.engine.records.writing import naming, replacing
+from ssod.engine.records.writing import make_folder, naming, replacing
+from ssod.errors import UserError
 
 
 def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
@@ -23,3 +24,14 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None
         partial.write_text("new")
         raise KeyboardInterrupt
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_made_with_those_above_it_or_refused(tmp_path: Path) -> None:
+    for _ in range(2):
+        make_folder(tmp_path / "a/b")
+        assert (tmp_path / "a/b").is_dir()
+    (tmp_path / "f").write_text("mine")
+    for wrong in (tmp_path / "f", tmp_path / "f/sub/sub"):
+        with pytest.raises(UserError, match=r"--out .*/f.* can't be a folder \(.+\): name another one"):
+            make_folder(wrong)
+    assert (tmp_path / "f").read_text() == "mine"

@@ -35,7 +35,21 @@ def test_bins_hold_scores_precision_and_counts() -> None:
 def test_boxes_without_known_truth_are_counted_and_no_more() -> None:
     bins = reliability(matches([0.55, 0.56], [True, False], [True, False]))
     assert bins[5]["count"] == 2 and bins[5]["known"] == 1 and bins[5]["precision"] == 1.0
+    assert bins[5]["score"] == pytest.approx(0.55), "of the box that precision is about"
     assert calibration_error(matches([0.5], [False], [False])) is None
+    alone = reliability(matches([0.51, 0.53], [False, False], [False, False]))[5]
+    assert alone["score"] == pytest.approx(0.52) and alone["precision"] is None and alone["known"] == 0
+
+
+def test_the_error_is_that_of_the_bins() -> None:
+    """Whoever computes it from the points of the plot, weighted by the known boxes, gets the same."""
+    random = np.random.default_rng(3)
+    scores = random.uniform(0, 1, 300)
+    counted = random.random(300) < 0.4
+    found = matches(scores.tolist(), (counted & (random.random(300) < scores)).tolist(), counted.tolist())
+    bins = [each for each in reliability(found) if each["known"]]
+    gaps = sum(each["known"] * abs(each["score"] - each["precision"]) for each in bins)
+    assert calibration_error(found) == pytest.approx(gaps / counted.sum())
 
 
 def test_the_error_is_the_mean_gap_between_score_and_precision() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 from reference import detectors
 
 from ssod.core.schedules import Ramp
-from ssod.engine.telemetry import causes
-from ssod.engine.telemetry.causes import Evidence, burn_in, explain
+from ssod.engine.telemetry import causes, evidence
+from ssod.engine.telemetry.causes import burn_in, explain
+from ssod.engine.telemetry.evidence import Evidence, Nearest
 from ssod.engine.telemetry.matching import Matches
-from ssod.engine.telemetry.measure import Measurement
+from ssod.engine.telemetry.measure import Measurement, measure, next_teacher
 
 SOFT = Evidence(
     boxes=dict(candidates=40, projected=38, rpn=0, cls=0, box=0),
@@ -30,12 +32,26 @@ SOFT = Evidence(
 )
 
 
+NO_STUDENT = np.full(8, np.nan)
+
+
 @pytest.mark.parametrize(
     ("changes", "kind", "said"),
     [
         ({}, "threshold RPN", "highest score is 0.61, rpn_min_score 0.9: lower it to 0.6"),
         ({}, "threshold classification", "highest score is 0.61, cls_min_score 0.9"),
         ({}, "spread box regression", "least spread is 0.031, box_max_spread 0.02: raise it to 0.04"),
+        (dict(least_spread=float("nan")), "spread box regression",
+         "the least spread is nan, box_max_spread 0.02: train longer"),
+        (dict(least_spread=float("inf")), "spread box regression",
+         "the least spread is inf, box_max_spread 0.02: train longer"),
+        (dict(nearest=dict(cls=Nearest("cat", 0.52, 0.6))), "threshold classification",
+         "the highest score of class cat is 0.52, cls_min_score 0.6: lower it to 0.5"),
+        (dict(nearest=dict(cls=Nearest("cat", 0.52, 0.6, 0.7))), "lag classification",
+         "its highest score of class cat is 0.52, the student's 0.70, the bound 0.6"),
+        (dict(boxes=dict(candidates=0, projected=0, rpn=1, cls=0, box=1),
+              nearest=dict(candidates=Nearest("cat", 0.52, 0.6))), "threshold classification",
+         "the highest score of class cat is 0.52, floor 0.6: lower it to 0.5"),
         (dict(student_top=0.97), "lag RPN and classification",
          "highest score is 0.62, the student's 0.97, the bound 0.9: decay 0.999 averages 1000"),
         (dict(boxes=dict(candidates=40, projected=0, rpn=0, cls=0, box=0)),
@@ -112,7 +128,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, tuple[str, float]]]] = {
 @pytest.mark.parametrize("name", METHODS)
 def test_bounds_are_those_of_the_method(registered: None, name: str) -> None:
     options, expected = METHODS[name]
-    assert dict(causes.bounds_of(detectors.method(name, options))) == expected
+    assert dict(evidence.bounds_of(detectors.method(name, options))) == expected
 
 
 class Sample:
@@ -126,11 +142,9 @@ class Sample:
         return [dict(views, batch=batch)]
 
 
-def measured(model: Any) -> Measurement:
-    from ssod.engine.telemetry.measure import measure
-
+def measured(model: Any, step: int = 0) -> Measurement:
     model.data_preprocessor.forward = lambda batch, training: {"inputs": batch["batch"]}
-    found = measure(model, Sample().batches(), None, 8)
+    found = measure(model, Sample().batches(), None, 8, step)
     assert found is not None
     return found
 
@@ -142,12 +156,12 @@ def test_a_network_whose_bounds_are_too_high_says_which(registered: None) -> Non
     model = detectors.semi_detector(dict(type="SoftTeacher", **options), dict(type="EMATeacher"))
     found = measured(model)
     assert causes.empty_parts(found) == ["rpn", "box"]
-    evidence = causes.gather(model, found, float("nan"), step=10)
-    sentences = explain(evidence)
+    sentences = explain(evidence.gather(model, found, NO_STUDENT, step=10))
     assert set(sentences) == {"threshold RPN", "spread box regression"}
     top = float(found.parts["projected"].scores.max())
     assert f"the highest score is {top:.2f}, rpn_min_score 0.999" in sentences["threshold RPN"]
-    assert f"the least spread is {found.spread['spread'].min():.3f}" in sentences["spread box regression"]
+    assert 0 < len(found.left) <= len(found.spread["spread"]) and min(found.left) in found.spread["spread"]
+    assert f"the least spread is {min(found.left):.3f}" in sentences["spread box regression"]
 
 
 def test_projection_that_loses_all_is_named(registered: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,5 +174,85 @@ def test_projection_that_loses_all_is_named(registered: None, monkeypatch: pytes
     monkeypatch.setattr(detectors, "semi_batch", lambda: replace(kept, weak_to_strong=away))
     found = measured(model)
     assert len(found.parts["candidates"].scores) > 0 == len(found.parts["projected"].scores)
-    [(kind, text)] = explain(causes.gather(model, found, float("nan"), step=10)).items()
+    [(kind, text)] = explain(evidence.gather(model, found, NO_STUDENT, step=10)).items()
     assert kind.startswith("projection") and "loses all" in text
+
+
+def test_each_class_is_held_against_its_own_threshold(registered: None) -> None:
+    """The highest score of any class may lie above the lowest threshold of any, and still nothing teaches."""
+    policy = dict(type="ClassAdaptive", num_classes=3, min_score=0.9, lowest=0.5)
+    method = detectors.method("FixMatch", dict(min_score=policy))
+    method.selection.counts.copy_(torch.tensor([[100.0, 100.0, 100.0], [90.0, 1.0, 1.0]]))
+    high, low, _ = method.selection.thresholds().tolist()
+    assert high == pytest.approx(0.9) and low == 0.5
+    scores, classes = np.array([0.8, 0.7, 0.45, 0.3]), np.array([0, 0, 1, 1])
+    found = np.ones(4, bool)
+    boxes = Matches(scores, classes, found, found, scores, np.ones(3, np.int64), 4)
+    measurement = Measurement({"candidates": matches(0, 0), "labels": matches(0, 0)}, boxes, matches(0, 0))
+    model = SimpleNamespace(method=method, teacher=None, policy=None)
+    known = evidence.gather(model, measurement, np.array([0.1, 0.2, 0.3]), 9, ("a", "b", "c"))
+    assert known.nearest == {"candidates": Nearest("b", 0.45, 0.5, 0.2)} and known.student_top == 0.3
+    [text] = explain(known).values()
+    assert "the highest score of class b is 0.45, min_score 0.5: lower it to 0.45" in text
+
+
+@pytest.mark.parametrize(
+    ("policy", "step", "expected"),
+    [
+        (dict(), 300, 1 - 1 / 300),
+        (dict(), 5000, 0.999),
+        (dict(ramp=False), 300, 0.999),
+        (dict(decay=0.9), 300, 0.9),
+        (dict(), 0, 0.0),
+    ],
+    ids=str,
+)
+def test_the_decay_is_the_one_in_force(
+    registered: None, policy: dict[str, Any], step: int, expected: float
+) -> None:
+    """A ramp averages all there was, until the option's decay is less."""
+    method = dict(type="FixMatch", labeler="teacher")
+    model = detectors.semi_detector(method, dict(type="EMATeacher", **policy))
+    found = Measurement({"candidates": matches(0, 0)}, matches(0, 0), matches(0, 0))
+    known = evidence.gather(model, found, NO_STUDENT, step)
+    assert known.decay == pytest.approx(expected)
+
+
+def test_a_method_of_ones_own_may_have_a_spread_and_no_bound(registered: None) -> None:
+    one = replace(matches(1, 1), truth=np.array([1]))
+    parts = {"candidates": one, "projected": one, "box": matches(0, 0)}
+    found = Measurement(parts, one, matches(0, 0), {"spread": np.array([0.1])}, left=[0.1])
+    model = SimpleNamespace(method=SimpleNamespace(), teacher=1, policy=SimpleNamespace())
+    [text] = explain(evidence.gather(model, found, NO_STUDENT, step=5)).values()
+    assert "the method's bound" in text
+
+
+@pytest.mark.parametrize(
+    ("left", "least"),
+    [([0.3, float("nan"), 0.1], "0.100"), ([float("nan")], "nan"), ([float("inf"), float("nan")], "inf")],
+    ids=str,
+)
+def test_the_least_spread_is_of_what_the_strong_view_still_shows(left: list[float], least: str) -> None:
+    """Of the weak view's candidates, 0.01 is not among what is chosen from; no number is no spread."""
+    one = replace(matches(1, 1), truth=np.array([1]))
+    parts = {"candidates": one, "projected": one, "box": matches(0, 0)}
+    found = Measurement(parts, one, matches(0, 0), {"spread": np.array([0.01, *left])}, left=left)
+    model = SimpleNamespace(method=SimpleNamespace(box_max_spread=0.02), teacher=None, policy=None)
+    [text] = explain(evidence.gather(model, found, NO_STUDENT, step=5)).values()
+    assert f"the least spread is {least}, box_max_spread 0.02" in text
+
+
+def test_where_burn_in_ends_the_students_labels_are_measured(registered: None) -> None:
+    """The next step copies it to the teacher first; what was averaged until then never labels."""
+    method = dict(type="FixMatch", min_score=0.2, unsup_weight=dict(value=1.0, start=300), labeler="teacher")
+    model = detectors.semi_detector(method, dict(type="EMATeacher"))
+
+    def scores(step: int) -> Any:
+        return measured(model, step).detections.scores
+
+    before, at_end, after = scores(299), scores(300), scores(301)
+    assert np.array_equal(before, after) and not np.array_equal(before, at_end)
+    frozen = detectors.semi_detector(method, dict(type="FrozenTeacher"))
+    assert next_teacher(frozen, 300) is frozen.teacher, "it keeps its weights"
+    model.set_step(300)
+    assert np.array_equal(scores(301), at_end), "as the step itself has it"
