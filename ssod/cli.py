@@ -4,22 +4,30 @@ import argparse
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 from ssod.errors import RunError, UserError
 
 
 def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
     """Adds --cfg-options KEY=VALUE ..., with an example for its help."""
+    add_key_values(parser, "--cfg-options", f"changes to the config, such as {example}")
+
+
+def add_key_values(parser: argparse.ArgumentParser, name: str, said: str) -> None:
+    """Adds an option that takes KEY=VALUE ... as mmengine reads them; said: its help."""
     from mmengine.config import DictAction
 
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        default={},
-        metavar="KEY=VALUE",
-        help=f"changes to the config, such as {example}",
-    )
+    class KeyValues(DictAction):  # type: ignore[misc]
+        """mmengine's, which fails with a traceback at a word without =."""
+
+        def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+            for word in values:
+                if not word.partition("=")[0] or "=" not in word:
+                    parser.error(f"{name} {word}: give KEY=VALUE, without spaces around =")
+            super().__call__(parser, namespace, values, option)
+
+    parser.add_argument(name, nargs="+", action=KeyValues, default={}, metavar="KEY=VALUE", help=said)
 
 
 def add_checkpoint_options(parser: argparse.ArgumentParser, both: bool = False) -> None:

@@ -60,3 +60,13 @@ def test_config_options_are_keys_and_values() -> None:
     assert parser.parse_args(["--cfg-options", "a.b=2", "c=x"]).cfg_options == {"a.b": 2, "c": "x"}
     assert parser.parse_args([]).cfg_options == {}
     assert "a.b=1" in parser.format_help()
+
+
+@pytest.mark.parametrize("words", [["max_iters"], ["a=1", "=2"], ["a", "=", "1"]])
+def test_a_word_without_a_value_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_config_options(parser, "a.b=1")
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args(["--cfg-options", *words])
+    assert caught.value.code == 2
+    assert "give KEY=VALUE, without spaces around =" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import sys
 # Before torch comes, as in tools/train.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from ssod.cli import add_config_options, exit_code
+from ssod.cli import add_config_options, add_key_values, exit_code
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -32,21 +32,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--dry-run", action="store_true", help="list the runs and end")
     add_config_options(parser, "val_dataloader.num_workers=0; of every run")
-    _add_slurm(parser)
+    said = "submitit's parameters, such as partition=gpu time=600 cpus_per_task=8 mem=32GB"
+    add_key_values(parser, "--slurm", said)
     return parser.parse_args(words)
-
-
-def _add_slurm(parser: argparse.ArgumentParser) -> None:
-    from mmengine.config import DictAction
-
-    parser.add_argument(
-        "--slurm",
-        nargs="+",
-        action=DictAction,
-        default={},
-        metavar="KEY=VALUE",
-        help="submitit's parameters, such as partition=gpu time=600 cpus_per_task=8 mem=32GB",
-    )
 
 
 def main(words: list[str] | None = None) -> int:

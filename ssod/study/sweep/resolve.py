@@ -5,14 +5,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
+from mmengine.registry import OPTIMIZERS
 
 from ssod.engine.config import HELPER_NAMES, complete, load_config, merge_options, read_config
 from ssod.engine.loading import LOADERS
 from ssod.engine.mistakes import mistakes_in_config
 from ssod.engine.recipe.schedule_length import at_length
 from ssod.errors import UserError
-from ssod.registry import METHODS
+from ssod.registry import METHODS, TEACHERS
 from ssod.study.sweep.definition import TWIN, Axes, Definition
 from ssod.study.sweep.splits import Split, set_split
 
@@ -84,7 +86,9 @@ class Resolver:
                 raise UserError("a fold without a percent names no split: give both")
             split = set_split(config, definition.splits, axes["percent"], axes.get("fold", 1), self.work_dir)
         complete(config, path)
-        return _tidy(config, raw), split, _iterations(config)
+        total = _iterations(config)
+        _check_parts(config)
+        return _tidy(config, raw), split, total
 
     def _load(self, path: Path) -> tuple[Config, dict[str, Any]]:
         """The completed config, and which loaders say themselves how many workers they have."""
@@ -138,7 +142,7 @@ def _set_ratio(config: Config, ratio: float) -> None:
 
 
 def _iterations(config: Config) -> int:
-    """The iterations of a run, those of all its stages together; UserError for a method that can't be."""
+    """The iterations of a run, those of all its stages together."""
     last = int(config.train_cfg.max_iters)
     if "stages" in config:
         # Late: it brings mmdet's datasets, whose greetings register_all_modules keeps quiet.
@@ -146,10 +150,22 @@ def _iterations(config: Config) -> int:
 
         plan = Plan.of(config)
         return int(teacher_config(config, plan.teacher).train_cfg.max_iters) + plan.rounds * last
-    if config.model.get("method"):
-        with mistakes_in_config():
-            METHODS.build(config.model.method)
     return last
+
+
+def _check_parts(config: Config) -> None:
+    """Raises UserError for options that a run's method, teacher or optimizer does not take."""
+    model, wrapper = config.model, config.optim_wrapper
+    try:
+        with mistakes_in_config():
+            if model.get("method") and "stages" not in config:  # a plan has checked that
+                METHODS.build(model.method)
+            if model.get("teacher"):
+                TEACHERS.build(model.teacher)
+            parameter = torch.nn.Parameter(torch.zeros(1))
+            OPTIMIZERS.build({**wrapper.optimizer, "params": [parameter]})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config: {' '.join(str(error).split())}") from error
 
 
 def _tidy(config: Config, said: Mapping[str, Any]) -> Config:

@@ -367,6 +367,12 @@ MISTAKES = [
     ("configs = 'x.py'\naxes = dict(method=['a'], fold=[1])\n", "percent and fold need splits"),
     ("configs = 'x.py'\naxes = dict(method=['a'])\noptions = dict(q='r')\n", "options has 'q'"),
     (GRID + "cfg_options = {'val_dataloadr.batch_size': 3}\n", "did you mean val_dataloader"),
+    (
+        GRID + "cfg_options = {'optim_wrapper.optimizer.lrr': 3}\n",
+        "AdamW has no option 'lrr'; did you mean lr",
+    ),
+    (GRID + "cfg_options = {'optim_wrapper.optimizer.lr': 'fast'}\n", "run .*seed=0: config: "),
+    (GRID + "cfg_options = {'model.teacher.decey': 0.9}\n", "has no option 'decey'; did you mean decay"),
     (GRID + "iterations = 9\ncfg_options = {'train_cfg.max_iters': 3}\n", "both say how long"),
     (GRID + "axes['unlabeled_ratio'] = [0.3]\n", "unlabeled_ratio=0.3 does not fit"),
     (GRID + "axes['tau'] = [2]\noptions = dict(tau='model.method.threshold')\n", "threshold"),
