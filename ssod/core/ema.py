@@ -1,4 +1,4 @@
-"""The exponential moving average of one module's weights in another, in a handful of fused operators."""
+"""The exponential moving average of one module's weights in another, in few operators and without a wait."""
 
 from __future__ import annotations
 
@@ -21,26 +21,31 @@ def ramped_decay(decay: float, step: int) -> float:
 def ema_update(
     target: nn.Module,
     source: nn.Module,
-    decay: float | Tensor,
+    decay: float,
     buffers: Literal["copy", "average"] = "copy",
+    taken: Tensor | None = None,
 ) -> None:
     """θ_target ← decay · θ_target + (1 - decay) · θ_source, over all parameters at once.
 
-    decay: a number, or a scalar on the device, for which nobody has to wait. Buffers are copied by default:
-    BatchNorm statistics must belong to the weights they were measured with. Integer buffers are always
-    copied.
+    Buffers are copied by default: BatchNorm statistics must belong to the weights they were measured with.
+    Integer buffers are always copied. A source with an inf or a nan anywhere changes nothing, nor does one
+    for which `taken`, a bool on the device, is False; nobody waits to know. That costs a copy of the source,
+    for a moment.
     """
     ours, theirs = _paired(target.parameters(), source.parameters())
-    _lerp(ours, theirs, 1 - decay)
-    ours, theirs = _paired(target.buffers(), source.buffers())
+    our_buffers, their_buffers = _paired(target.buffers(), source.buffers())
+    good = _all_finite(theirs + their_buffers)
+    good = good if taken is None else good & taken
+    torch._foreach_lerp_(ours, _where(good, theirs, ours), 1 - decay)
+    their_buffers = _where(good, their_buffers, our_buffers)
     if buffers == "copy":
-        _copy(ours, theirs)
+        _copy(our_buffers, their_buffers)
         return
-    averaged = [tensor.is_floating_point() for tensor in ours]
-    _copy(*_select(ours, theirs, [not flag for flag in averaged]))
-    ours, theirs = _select(ours, theirs, averaged)
+    averaged = [tensor.is_floating_point() for tensor in our_buffers]
+    _copy(*_select(our_buffers, their_buffers, [not flag for flag in averaged]))
+    ours, theirs = _select(our_buffers, their_buffers, averaged)
     if ours:
-        _lerp(ours, theirs, 1 - decay)
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
 
 
 @torch.no_grad()
@@ -50,14 +55,15 @@ def copy_weights(target: nn.Module, source: nn.Module) -> None:
     _copy(*_paired(target.buffers(), source.buffers()))
 
 
-def _lerp(ours: list[Tensor], theirs: list[Tensor], weight: float | Tensor) -> None:
-    """Moves tensors towards others by a share; one on the device costs a copy of them, for a moment."""
-    if isinstance(weight, Tensor):
-        apart = torch._foreach_sub(theirs, ours)
-        torch._foreach_mul_(apart, weight)
-        torch._foreach_add_(ours, apart)
-    else:
-        torch._foreach_lerp_(ours, theirs, weight)
+def _all_finite(tensors: list[Tensor]) -> Tensor:
+    """Whether no tensor holds an inf or a nan, nor numbers of near 1e19: a bool that stays on the device."""
+    numbers = [each for each in tensors if each.is_floating_point()]
+    return torch.stack(torch._foreach_norm(numbers)).isfinite().all()
+
+
+def _where(flag: Tensor, theirs: list[Tensor], ours: list[Tensor]) -> list[Tensor]:
+    """Tensors where the flag is True, else others; not a product, for 0 times nan is nan."""
+    return [torch.where(flag, one, other) for one, other in zip(theirs, ours, strict=True)]
 
 
 def _paired(ours: object, theirs: object) -> tuple[list[Tensor], list[Tensor]]:

@@ -55,16 +55,19 @@ class Selection(nn.Module, ABC):
 
 
 class ScoreAbove(Selection):
-    """Labels with a score above `min_score`: τ of FixMatch, STAC and Soft Teacher."""
+    """Labels with a score above `min_score`, τ of FixMatch and Soft Teacher; `inclusive`: or at it (STAC)."""
 
-    def __init__(self, min_score: float) -> None:
+    def __init__(self, min_score: float, inclusive: bool = False) -> None:
         super().__init__()
         if not 0 <= min_score <= 1:
             raise UserError(f"min_score is {min_score}; a score lies in [0, 1]")
         self.min_score = self.floor = min_score
+        self.inclusive = inclusive
 
     def forward(self, labels: BoxLabels) -> BoxLabels:
         """The labels above the score."""
+        if self.inclusive:
+            return labels.where(labels.scores >= self.min_score)
         return labels.score_above(self.min_score)
 
 

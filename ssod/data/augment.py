@@ -43,6 +43,7 @@ DROPOUTS = frozenset(
 )
 
 SAMPLES_PER_SIDE = 32  # of the grid of pixels that the fit looks at
+NARROW = 32  # pixels; of a view that has fewer in one direction the grid may find too little
 MAX_RESIDUAL = 0.5  # pixels of the view
 MIN_EXPLAINED = 0.95  # share of the samples; a resize repeats the last pixel along a crop's edge
 EDGE = 0.02  # share of a side that is not looked at, for the same reason
@@ -58,7 +59,8 @@ class TrackedAlbumentations:
 
     Draws from NumPy's global generator like mmdet's own transforms, so a seed repeats it. Colours
     arrive in RGB order, as albumentations expects. Boxes are projected and clipped; those that end
-    thin are left for mmdet's `FilterAnnotations`. Raises UserError at construction for an unknown
+    thin are left for mmdet's `FilterAnnotations`. A view of fewer than NARROW pixels in one direction,
+    whose motion can't be measured, stays as it is. Raises UserError at construction for an unknown
     transform, wrong arguments or a motion that no homography describes, and when used, for a motion
     that turned out not to be one.
     """
@@ -81,9 +83,15 @@ class TrackedAlbumentations:
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         size = results["img"].shape[:2]
         output = self.draw(results["img"], **({"mask": coordinate_map(*size)} if self.moves else {}))
+        try:
+            motion = _motion(output["mask"], size) if self.moves else None
+        except UserError:
+            if min(size) >= NARROW:
+                raise
+            return results
         results["img"] = output["image"]
         if self.moves:
-            self._follow(results, output["mask"], size)
+            self._follow(results, motion)
         return results
 
     def draw(self, image: npt.NDArray[np.uint8], **targets: Any) -> dict[str, Any]:
@@ -96,17 +104,21 @@ class TrackedAlbumentations:
         output["image"] = cv2.cvtColor(output["image"], cv2.COLOR_RGB2BGR)
         return output
 
-    def _follow(self, results: dict[str, Any], moved: npt.NDArray[Any], size: Any) -> None:
+    def _follow(self, results: dict[str, Any], motion: Matrix | None) -> None:
         """Composes the measured motion into the homography and moves the boxes along."""
         results["img_shape"] = results["img"].shape[:2]
-        if np.array_equal(moved, coordinate_map(*size)):
+        if motion is None:
             return
-        motion = fit_homography(moved, size)
         before = results.get("homography_matrix")
         results["homography_matrix"] = motion @ (np.eye(3) if before is None else before)
         if results.get("gt_bboxes") is not None:
             results["gt_bboxes"].project_(motion.astype(np.float32))
             results["gt_bboxes"].clip_(results["img_shape"])
+
+
+def _motion(moved: npt.NDArray[Any], size: tuple[int, int]) -> Matrix | None:
+    """The homography that a moved map of an image of `size` shows, None where nothing moved."""
+    return None if np.array_equal(moved, coordinate_map(*size)) else fit_homography(moved, size)
 
 
 def coordinate_map(height: int, width: int) -> npt.NDArray[np.float32]:

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
-from ssod.data.decode import BadImage
+from ssod.data.decode import BadImage, image_size
 from ssod.errors import BadImageError, UserError
 from ssod.registry import DATASETS
 
@@ -22,6 +23,16 @@ class Replaced(NamedTuple):
     source: int
     path: str
     reason: str
+
+
+def too_narrow(error: cv2.error, dataset: Any, index: int) -> BadImageError:
+    """What OpenCV means where it was to resize an image to nothing on one side; raises any other error."""
+    if error.func != "resize" or error.code != cv2.Error.StsAssert:
+        raise error
+    path = dataset.get_data_info(index)["img_path"]
+    width, height = image_size(path)
+    reason = f"too narrow for the scale of its view, {width} x {height} px"
+    return BadImageError(f"image {path} is {reason}: leave it out", path, reason)
 
 
 @DATASETS.register_module()
@@ -90,6 +101,9 @@ class ReplaceBadImages(Dataset[Any]):
         if index not in self._known:
             try:
                 return self.dataset[index]
+            except cv2.error as error:  # at the scale that was drawn, perhaps not at the next
+                narrow = too_narrow(error, self.dataset, index)
+                return BadImage(narrow.path, narrow.reason)
             except BadImageError as error:
                 self._known[index] = BadImage(error.path, error.reason)
         return self._known[index]

@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ssod.data.bad_images import too_narrow
 from ssod.registry import DATASETS, TRANSFORMS
 
 _KEY: ContextVar[tuple[int, ...]] = ContextVar("key", default=())  # of the block that `seeded` runs now
@@ -96,9 +98,15 @@ class SeededDraws(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         if not isinstance(index, Draw):
-            return self.dataset[index]
+            return self._item(index)
         with seeded(index.key):
-            return self.dataset[int(index)]
+            return self._item(int(index))
+
+    def _item(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except cv2.error as error:
+            raise too_narrow(error, self.dataset, index) from None
 
     def __getattr__(self, name: str) -> Any:
         if name == "dataset" or name.startswith("__"):  # not there yet, or a question of pickle and copy

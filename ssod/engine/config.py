@@ -245,13 +245,13 @@ def mixed_precision(has_gpu: bool, has_bfloat16: bool) -> str:
 def use_fused_optimizer(config: Config, has_gpu: bool) -> None:
     """Lets the optimizer step all parameters at once, unless the config says how it is to step.
 
-    On a GPU in one kernel, which can skip a bad step without anyone waiting; on a CPU by torch's `foreach`,
-    to the bit what one parameter after the other gives.
+    On a GPU in one kernel, which can skip a bad step without anyone waiting (a first one not with dampening);
+    on a CPU by torch's `foreach`, to the bit what one parameter after the other gives.
     """
     optimizer = config.optim_wrapper.get("optimizer") or {}
     known = optimizer.get("type") in ("SGD", "Adam", "AdamW")
     if known and not {"foreach", "fused"} & set(optimizer):
-        optimizer["fused" if has_gpu else "foreach"] = True
+        optimizer["fused" if has_gpu and not optimizer.get("dampening") else "foreach"] = True
 
 
 def default_work_dir(path: str | Path) -> Path:

@@ -8,7 +8,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from ssod.errors import UserError
 
@@ -44,6 +44,9 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
         super().__init__(optimizer, accumulative_counts)
         self.max_norm = float((clip_grad or {}).get("max_norm", float("inf")))
         self.norm_type = float((clip_grad or {}).get("norm_type", 2))
+        for group in optimizer.param_groups:
+            if group.get("fused") and group.get("momentum") and group.get("dampening"):
+                raise UserError("optim_wrapper: fused SGD can't skip a step with dampening; set fused=False")
         self.precision = precision
         self.device = self._parameters()[0].device.type
         if precision == "float16" and self.device == "cpu":
@@ -76,11 +79,13 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
         self.grad_norm = torch.linalg.vector_norm(self.norms, self.norm_type)
         self.with_gradient = parameters
         self.steps += 1
-        self.left_out = self.left_out + (~torch.isfinite(self.grad_norm)).long()
+        finite = torch.isfinite(self.grad_norm)
+        self.left_out = self.left_out + (~finite).long()
         if self.max_norm < float("inf"):
             factor = (self.max_norm / (self.grad_norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_(gradients, factor)
-        self._step_if_finite(options)
+        _fill_momentum(self.optimizer)
+        self._step_if(finite, options)
 
     def first_bad_gradient(self) -> nn.Parameter | None:
         """The first parameter whose gradient in the last step was not finite; waits for the device."""
@@ -92,19 +97,21 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
         """Whether the optimizer leaves out a step when it is told so on the device: then nobody waits."""
         return self.device != "cpu" and getattr(self.optimizer, "_step_supports_amp_scaling", False)
 
-    def _step_if_finite(self, options: dict[str, Any]) -> None:
+    def _step_if(self, finite: Tensor, options: dict[str, Any]) -> None:
         """Steps; a bad gradient is noticed by the scaler, by the fused kernel, or by the host."""
-        assert self.grad_norm is not None
         if self.scaler is not None:
-            self.taken = torch.isfinite(self.grad_norm)
+            # It looks at single elements, of which a norm that overflows may have none that is bad.
+            for found_inf in self.scaler._found_inf_per_device(self.optimizer).values():
+                found_inf.copy_(~finite)
+            self.taken = finite
             self.scaler.step(self.optimizer, **options)
             self.scaler.update()
         elif self.skips_on_device():
-            self.taken = torch.isfinite(self.grad_norm)
-            self.optimizer.found_inf = (~self.taken).float()
+            self.taken = finite
+            self.optimizer.found_inf = (~finite).float()
             self.optimizer.grad_scale = None
             self.optimizer.step(**options)
-        elif torch.isfinite(self.grad_norm):  # sync: an optimizer that is not fused has no other way
+        elif finite:  # sync: an optimizer that is not fused has no other way
             self.optimizer.step(**options)
 
     @contextmanager
@@ -135,6 +142,21 @@ class GuardedOptimWrapper(OptimWrapper):  # type: ignore[misc]
         # torch would take over the saved kernel, too; not every one leaves out a step that is not finite.
         saved = [{**group, **own} for group, own in zip(state_dict["param_groups"], kernels, strict=True)]
         super().load_state_dict({**state_dict, "param_groups": saved})
+
+
+def _fill_momentum(optimizer: Optimizer) -> None:
+    """Gives parameters that are to step for the first time a momentum of 0, as fused SGD needs it.
+
+    Left to itself it makes bare memory of it and counts on its kernel to fill that, which a skipped step does
+    not; and it takes no parameter whose first gradient comes later than others'. Without dampening a
+    momentum of 0 is what a first step has. Adam's averages begin with 0 anyway.
+    """
+    if not isinstance(optimizer, SGD):
+        return
+    for group in optimizer.param_groups:
+        for each in group["params"] if group.get("fused") and group["momentum"] else ():
+            if each.grad is not None and optimizer.state[each].get("momentum_buffer") is None:
+                optimizer.state[each]["momentum_buffer"] = torch.zeros_like(each)
 
 
 def iterations_a_step(wrapper: Any) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..core.geometry import box_sides, project_boxes
+from ..core.geometry import box_sides, clip_boxes, project_boxes
 from ..core.labels import BoxLabels
 from ..core.losses import consistency_mse
 from ..core.schedules import Ramp
@@ -74,8 +74,10 @@ class MeanTeacher(Method):
         sure = strong.valid & (1 - scores[..., -1] > self.floor)
         classes = scores[..., :-1].argmax(dim=-1)  # both decode the codes of the teacher's class
         student_boxes = frcnn.apply_codes(student, strong.boxes, student_codes, classes, batch.strong.size)
-        teacher_boxes = self.boxes_in_strong(teacher, weak.boxes, teacher_codes, classes, batch)
-        box_loss = consistency_mse(student_boxes, teacher_boxes, sure, unit=box_sides(teacher_boxes))
+        teacher_boxes, sides = self.boxes_in_strong(teacher, weak.boxes, teacher_codes, classes, batch)
+        # The weak view may show a sliver of a region: what the teacher makes of that is no unit.
+        unit = torch.maximum(sides, box_sides(strong.boxes))
+        box_loss = consistency_mse(student_boxes, teacher_boxes, sure, unit)
         unsup = {
             "loss_cls": consistency_mse(student_logits.softmax(dim=-1), scores, strong.valid),
             "loss_bbox": self.box_weight * box_loss,
@@ -103,8 +105,12 @@ class MeanTeacher(Method):
     @torch.no_grad()
     def boxes_in_strong(
         self, teacher: nn.Module, boxes: Tensor, codes: Tensor, classes: Tensor, batch: SemiBatch
-    ) -> Tensor:
-        """The teacher's refined boxes (U, R, 4), carried from the weak view to where the student's are."""
+    ) -> tuple[Tensor, Tensor]:
+        """The teacher's refined boxes (U, R, 4), carried from the weak view to where the student's are.
+
+        And their sides there, before any clipping: what is left of a box at a view's edge may be thin.
+        """
         assert batch.weak is not None and batch.strong is not None and batch.weak_to_strong is not None
-        refined = frcnn.apply_codes(teacher, boxes, codes, classes, batch.weak.size)
-        return project_boxes(refined, batch.weak_to_strong, batch.strong.size)
+        whole = frcnn.apply_codes(teacher, boxes, codes, classes, None)
+        seen = project_boxes(clip_boxes(whole, batch.weak.size), batch.weak_to_strong, batch.strong.size)
+        return seen, box_sides(project_boxes(whole, batch.weak_to_strong, None))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..core.labels import BoxLabels
 from ..core.schedules import Ramp
-from ..core.selection import Policy, Selection
+from ..core.selection import Policy, ScoreAbove, Selection
 from ..errors import UserError
 from ..models.views import SemiBatch
 from ..registry import METHODS
@@ -23,15 +23,17 @@ class STAC(Method):
     (`ssod/engine/offline/stages.py`); its boxes come with the images (`PseudoLabeled`), moved as the strong
     view was.
 
-    unsup_weight: λ_u, 2 in the paper · min_score: τ, the score above which a pseudo box
-    counts, or a Selection.
+    unsup_weight: λ_u, 2 in the paper · min_score: τ, the score from which on a pseudo box counts, or a
+    Selection.
     """
 
     needs_file = True
 
     def __init__(self, unsup_weight: float | dict[str, object] | Ramp = 2.0, min_score: Policy = 0.9) -> None:
         super().__init__(unsup_weight)
-        self.selection = Selection.of(min_score)
+        # As the file is written: a score that is τ, when rounded, counts.
+        given = ScoreAbove(min_score, inclusive=True) if isinstance(min_score, int | float) else min_score
+        self.selection = Selection.of(given)
 
     def losses(
         self, student: nn.Module, teacher: nn.Module | None, batch: SemiBatch, weight: float
@@ -45,7 +47,7 @@ class STAC(Method):
         }
 
     def select(self, batch: SemiBatch) -> BoxLabels:
-        """The pseudo boxes with a score above τ, the paper's indicator; an image without any has no loss."""
+        """The pseudo boxes with a score >= τ, the paper's indicator; an image without any has no loss."""
         selected: BoxLabels = self.selection(offline(batch))
         return selected.skip_empty()
 

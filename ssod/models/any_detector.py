@@ -24,20 +24,30 @@ _BOX_TERMS = ("bbox", "centerness", "iou", "dfl", "reg", "wh", "xy", "off", "pts
 def losses(detector: Detector, view: View, labels: BoxLabels) -> dict[str, Tensor]:
     """mmdet's own losses of a view against labels, one scalar per key: levels are summed as mmengine does.
 
-    Images that are not `labels.taught` are left out as if they were not in the batch. Where none is left
+    Images that are not `labels.taught` are left out of the batch; a loss over sampled boxes is lowered to
+    the share of the others, as if boxes of all had been sampled: so frcnn.py counts. Where no image is left
     every loss is 0, with the keys and the gradients (0) of an ordinary step.
     With trainable BatchNorm each call has its own batch statistics; StudentPass shares them between views.
     """
     view = view.within_extent()
-    images, samples, weight = view.images, _samples(view, labels), 1.0
+    images, samples, share = view.images, _samples(view, labels), 1.0
     if labels.taught is not None:
         rows = labels.taught.nonzero().squeeze(1).tolist()  # sync: mmdet takes a list of images, not a mask
         # Heads average counts over all processes: one that left out its turn would stop the others.
-        weight = 1.0 if rows else 0.0
+        share = len(rows) / len(samples)
         if rows:
             images, samples = images[rows], [samples[row] for row in rows]
     found = detector.loss(images, samples)
-    return {key: _scalar(value) * weight for key, value in found.items()}
+    left = 1.0 if share > 0 else 0.0
+    return {k: _scalar(v) * (share if _counts_samples(detector, k) else left) for k, v in found.items()}
+
+
+def _counts_samples(detector: Detector, key: str) -> bool:
+    """Whether a loss is divided by all boxes that were sampled (two stages), not by the positives."""
+    head = getattr(detector, "rpn_head" if "rpn" in key else "roi_head", None)
+    found = getattr(head, "bbox_sampler", None) or getattr(head, "sampler", None)
+    samplers = found if isinstance(found, list) else [found]  # Cascade R-CNN has one for each stage
+    return "loss" in key and any(hasattr(each, "num") for each in samplers)  # mmdet's PseudoSampler takes all
 
 
 def _scalar(value: Tensor | list[Tensor]) -> Tensor:
@@ -63,13 +73,7 @@ def detect(detector: Detector, view: View, floor: float) -> BoxLabels:
     """
     from mmdet.structures.bbox import get_box_tensor  # late, as in _samples
 
-    test = detector.test_cfg or {}
-    bound = (test.get("rcnn") or test).get("score_thr", 0.0)
-    if bound > floor:
-        raise UserError(
-            f"detector {type(detector).__name__}: score_thr={bound} in its test_cfg hides boxes that the "
-            f"method asks for (scores above {floor}): set it to {floor} or less"
-        )
+    check_bound(type(detector).__name__, detector.test_cfg, floor)
     view = view.within_extent()
     found = detector.predict(view.images, _samples(view), rescale=False)
     kept = [each.pred_instances[each.pred_instances.scores > floor] for each in found]
@@ -78,6 +82,17 @@ def detect(detector: Detector, view: View, floor: float) -> BoxLabels:
         [each.labels for each in kept],
         [each.scores for each in kept],
     )
+
+
+def check_bound(name: str, test_cfg: Any, floor: float) -> None:
+    """Raises UserError where a detector's own score_thr hides boxes with scores above `floor`."""
+    test = test_cfg or {}
+    bound = (test.get("rcnn") or test).get("score_thr", 0.0)
+    if bound > floor:
+        raise UserError(
+            f"detector {name}: score_thr={bound} in its test_cfg hides boxes that the "
+            f"method asks for (scores above {floor}): set it to {floor} or less"
+        )
 
 
 def _samples(view: View, labels: BoxLabels | None = None) -> list[Any]:

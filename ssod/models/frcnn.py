@@ -14,7 +14,7 @@ from .. import kernels
 from ..core import losses as core_losses
 from ..core.geometry import clip_boxes, pairwise_iou
 from ..core.labels import BoxLabels
-from ..core.matching import MatchRule, SampleRule, assign, gather_boxes, sample
+from ..core.matching import UNUSED, MatchRule, SampleRule, assign, gather_boxes, sample
 from .anchors import grid_anchors
 from .box_codes import decode, encode
 from .regions import distinct, region_features, rois_of
@@ -238,15 +238,12 @@ def sample_rois(detector: Detector, candidates: BoxLabels, labels: BoxLabels) ->
     """
     head = detector.roi_head.bbox_head
     rule = _sample_rule(detector.roi_head.bbox_sampler)
-    boxes, valid = candidates.boxes, candidates.valid
-    if rule.add_labels:
+    boxes = candidates.boxes
+    matched = assign(boxes, candidates.valid, labels, _match_rule(detector.roi_head.bbox_assigner))
+    if rule.add_labels:  # after the assignment, as in mmdet: each would be the best box of its own label
+        slots = torch.arange(labels.valid.shape[1], device=boxes.device).expand_as(labels.valid)
         boxes = torch.cat([labels.boxes, boxes], dim=1)
-        valid = torch.cat([labels.valid, valid], dim=1)
-    matched = assign(boxes, valid, labels, _match_rule(detector.roi_head.bbox_assigner))
-    if rule.add_labels:
-        slots = labels.valid.shape[1]
-        own = torch.arange(slots, device=boxes.device).expand_as(labels.valid)
-        matched[:, :slots] = torch.where(labels.valid, own, matched[:, :slots])
+        matched = torch.cat([torch.where(labels.valid, slots, UNUSED), matched], dim=1)
     picked = sample(matched, rule)
     positive = picked.positive
     label = picked.label.clamp(min=0)
@@ -348,12 +345,15 @@ def refine_boxes(
     return torch.cat(refined, dim=1)
 
 
-def apply_codes(detector: Detector, boxes: Tensor, codes: Tensor, classes: Tensor, size: Tensor) -> Tensor:
-    """Boxes (B, S, 4) moved by `roi_forward`'s codes for classes (B, S), clipped to size (B, 2)."""
+def apply_codes(
+    detector: Detector, boxes: Tensor, codes: Tensor, classes: Tensor, size: Tensor | None
+) -> Tensor:
+    """Boxes (B, S, 4) moved by `roi_forward`'s codes for classes (B, S), clipped to size (B, 2) if any."""
     head = detector.roi_head.bbox_head
     with torch.autocast(boxes.device.type, enabled=False):
         codes = _class_codes(head, codes.float(), classes)
-        return clip_boxes(decode(head.bbox_coder, boxes, codes), size)
+        moved = decode(head.bbox_coder, boxes, codes)
+        return moved if size is None else clip_boxes(moved, size)
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from ..core.ema import copy_weights, ema_update, ramped_decay
@@ -38,11 +37,11 @@ class EMATeacher:
     def follow(self, teacher: nn.Module, student: nn.Module, step: int, taken: Tensor | None = None) -> None:
         """Moves the teacher towards the student after the optimizer step number `step` (from 0).
 
-        taken: a bool on the device, whether the step was taken, where the host does not know.
+        Never towards one with an inf or a nan · taken: a bool on the device, whether the step was taken,
+        where the host does not know.
         """
         decay = ramped_decay(self.decay, step) if self.ramp else self.decay
-        kept = decay if taken is None else torch.where(taken, decay, 1.0)
-        ema_update(teacher, student, kept, self.buffers)
+        ema_update(teacher, student, decay, self.buffers, taken)
 
 
 @TEACHERS.register_module()

@@ -125,15 +125,33 @@ def test_mmdets_hook_leaves_the_buffers_behind_and_ours_does_not(registered: Non
     assert model.teacher[1].running_mean.equal(model.student[1].running_mean)
 
 
-def test_a_decay_on_the_device_is_the_same_average() -> None:
-    """And one of 1 moves nothing: a step that was not taken."""
-    torch.manual_seed(0)
-    source = nn.Linear(5, 3)
-    by_number, by_tensor, kept = (nn.Linear(5, 3) for _ in range(3))
-    by_tensor.load_state_dict(by_number.state_dict())
-    before = kept.weight.clone()
-    ema_update(by_number, source, 0.9)
-    ema_update(by_tensor, source, torch.tensor(0.9))
-    ema_update(kept, source, torch.where(torch.tensor(False), 0.9, 1.0))
-    torch.testing.assert_close(by_tensor.weight, by_number.weight)
-    assert torch.equal(kept.weight, before)
+@pytest.mark.parametrize("mode", ["copy", "average"])
+def test_a_step_that_was_not_taken_moves_nothing(mode: Any) -> None:
+    target, source, before, plain = network(1), network(2), network(1), network(1)
+    ema_update(target, source, 0.9, mode, taken=torch.tensor(False))
+    assert_same(target, before)
+    ema_update(target, source, 0.9, mode, taken=torch.tensor(True))
+    ema_update(plain, source, 0.9, mode)
+    assert_same(target, plain)
+
+
+@pytest.mark.parametrize("mode", ["copy", "average"])
+@pytest.mark.parametrize("taken", [None, True, False])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", ["0.weight", "2.bias", "1.running_var"])
+def test_a_source_that_is_not_finite_is_never_averaged_in(
+    where: str, bad: float, taken: bool | None, mode: Any
+) -> None:
+    target, source, before = network(1), network(2), network(1)
+    source.state_dict()[where].view(-1)[-1] = bad
+    for decay in (0.9, 0.0):  # 0 copies: the first update of a ramp
+        ema_update(target, source, decay, mode, None if taken is None else torch.tensor(taken))
+        assert_same(target, before)
+    ema_update(target, network(2), 0.9, mode)
+    assert not target[0].weight.equal(before[0].weight), "a good one is followed again"
+
+
+def assert_same(first: nn.Module, second: nn.Module) -> None:
+    """To the bit, buffers and all."""
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name

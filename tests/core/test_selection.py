@@ -48,6 +48,9 @@ def test_score_above(counts: list[int], seed: int, bound: float) -> None:
     as_float = torch.tensor(bound).item()
     expected = [[score > as_float for _, score in image] for image in pairs(labels)]
     assert marked(labels, chosen.valid) == expected
+    at_least = ScoreAbove(bound, inclusive=True)(labels)
+    expected = [[score >= as_float for _, score in image] for image in pairs(labels)]
+    assert marked(labels, at_least.valid) == expected and not (at_least.valid & ~labels.valid).any()
 
 
 @PINNED

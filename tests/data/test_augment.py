@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from mmengine.dataset import Compose
 
+from ssod.data.steps import stac_geometry
 from ssod.errors import UserError
+from ssod.registry import TRANSFORMS
 
 pytestmark = pytest.mark.usefixtures("registered")
 
@@ -124,6 +126,26 @@ def test_a_bent_image_is_found_out() -> None:
         fit_homography(bent, (200, 300))
     with pytest.raises(UserError, match="too few pixels"):
         fit_homography(np.zeros((200, 300, 3), np.float32), (200, 300))
+
+
+@pytest.mark.parametrize("size", [(10, 1333), (1333, 10), (3, 1333), (1, 1)])
+def test_a_narrow_view_that_can_not_be_followed_stays_as_it_is(size: tuple[int, int]) -> None:
+    """STAC's motions of it are followed or not made; in an ordinary one they must be followed."""
+    from ssod.data.draws import seeded
+
+    moves = TRANSFORMS.build(stac_geometry()["transforms"][0][0])
+    image, stayed = noise(*size), 0
+    for number in range(40):
+        with seeded((number,)):
+            moved = moves(record(image.copy()))
+        if np.array_equal(moved["homography_matrix"], np.eye(3)):
+            assert np.array_equal(moved["img"], image)
+            stayed += 1
+    assert stayed > 0
+    away = tracked(dict(type="Affine", translate_percent=dict(x=1.0, y=1.0), p=1))
+    assert np.array_equal(away(record(image.copy()))["img"], image)
+    with pytest.raises(UserError, match="too few pixels"):
+        away(record(noise(32, 1333)))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from ssod.data import decode, pipelines, transforms
 from ssod.data.bad_images import ReplaceBadImages, notes_of
 from ssod.data.transforms import collate_views
-from ssod.errors import UserError
+from ssod.errors import BadImageError, UserError
 
 pytestmark = pytest.mark.usefixtures("registered")
 
@@ -105,6 +105,49 @@ def test_a_bad_file_is_read_once(folders: tuple[Path, Path], monkeypatch: pytest
     for _ in range(3):
         dataset[COUNT + 3]
     assert calls.count("03.jpg") == 1 and len(calls) >= 4
+
+
+@pytest.fixture
+def narrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Images of which one is resized to nothing."""
+    monkeypatch.setenv("SSOD_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "images").mkdir()
+    for number, size in enumerate([(60, 80, 3), (1, 3000, 3), (60, 90, 3)]):
+        cv2.imwrite(str(tmp_path / "images" / f"{number}.png"), np.full(size, 99, np.uint8))
+    return tmp_path / "images"
+
+
+def resized(folder: Path, kind: str) -> Any:
+    """The folder's images at a drawn scale."""
+    from ssod.registry import DATASETS
+
+    init_default_scope("ssod")
+    scale = [(1333, 480), (1333, 800)]
+    views = pipelines.two_views(pipelines.weak(scale), pipelines.strong(scale))
+    images = dict(type="UnlabeledImages", images=str(folder), pipeline=views)
+    return DATASETS.build(dict(type=kind, dataset=dict(type="ConcatDataset", datasets=[images])))
+
+
+def test_an_image_that_a_resize_leaves_nothing_of_is_a_bad_one(narrow: Path) -> None:
+    said = "too narrow for the scale of its view, 3000 x 1 px"
+    dataset = resized(narrow, "ReplaceBadImages")
+    item = dataset[1]
+    assert notes_of(collate_views([item])) == [[(0, str(narrow / "1.png"), said)]]
+    assert not dataset._known, "at a larger scale it might do, whichever worker has it"
+    with pytest.raises(BadImageError, match=rf"1\.png is {said}: leave it out") as caught:
+        resized(narrow, "SeededDraws")[1]
+    assert caught.value.reason == said and "\n" not in caught.value.one_line
+
+
+def test_another_error_of_opencv_stays_what_it_is(narrow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        return cv2.cvtColor(np.zeros((2, 2), np.uint8), cv2.COLOR_BGR2HSV)
+
+    for kind in ("ReplaceBadImages", "SeededDraws"):
+        dataset = resized(narrow, kind)
+        monkeypatch.setattr(type(dataset.dataset), "__getitem__", broken)
+        with pytest.raises(cv2.error):
+            dataset[0]
 
 
 def test_no_random_number_of_the_views_is_used_up(folders: tuple[Path, Path]) -> None:

@@ -220,3 +220,49 @@ def test_the_sentence_survives_a_loader_worker(tmp_path: Path, content: Any) -> 
     assert "Traceback" in str(raised.value)
     assert raised.value.one_line.startswith(str(path)) or str(path) in raised.value.one_line
     assert "\n" not in raised.value.one_line and "UserError" not in raised.value.one_line
+
+
+def test_strange_classes_name_both_places_that_may_name_them(tmp_path: Path, content: Any) -> None:
+    """A user of own_data.py has named them in `classes`, and never seen a metainfo."""
+    with pytest.raises(UserError, match=r"set classes = \(\.\.\.\) of the config, or metainfo=dict\(classes="):
+        build("LabeledCoco", written(tmp_path, content), metainfo=dict(classes=("cow",)))
+
+
+ROOTS: list[tuple[str | None, str, str, str]] = [  # SSOD_DATA_ROOT, data_root, ann_file, what is said
+    ("{here}/sets", "{here}/sets/own", "a.json", "in the dataset's config; SSOD_DATA_ROOT is {here}/sets$"),
+    (None, "data/own", "a.json", "config; SSOD_DATA_ROOT is not set, .* looked for below {here}/data$"),
+    ("{here}/sets", "elsewhere", "a.json", "in the dataset's config$"),
+    (None, "elsewhere", "a.json", "in the dataset's config$"),
+    (
+        "{here}/sets",
+        "{here}/sets/coco",
+        "semi_anns/instances_train2017.1@10.json",
+        r"write it with tools/split_data\.py, .*; SSOD_DATA_ROOT is {here}/sets$",
+    ),
+    (None, "elsewhere", "semi_anns/b.json", r"write it with tools/split_data\.py, as docs/datasets\.md says$"),
+]
+
+
+@pytest.mark.parametrize(("variable", "root", "ann_file", "said"), ROOTS)
+def test_a_missing_file_says_what_the_data_root_is(
+    variable: str | None,
+    root: str,
+    ann_file: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: Any,
+) -> None:
+    here = str(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SSOD_DATA_ROOT", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("SSOD_DATA_ROOT", variable.format(here=here))
+    folder = Path(root.format(here=here))
+    with pytest.raises(UserError, match=said.format(here=here)):
+        build("UnlabeledCoco", folder, ann_file=ann_file)
+    (folder / ann_file).parent.mkdir(parents=True)
+    (folder / ann_file).write_text(json.dumps(content))
+    with pytest.raises(UserError, match="image folder") as caught:
+        build("UnlabeledCoco", folder, ann_file=ann_file)
+    assert str(caught.value).endswith("config") != ("SSOD_DATA_ROOT" in said)

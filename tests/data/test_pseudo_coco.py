@@ -279,3 +279,14 @@ def test_refused_in_one_line(root: Path, spoil: Callable[[Path], Any], said: str
 def test_no_labels_yet(root: Path) -> None:
     with pytest.raises(UserError, match="PseudoLabeled has no labels"):
         build(root, labels=None)
+
+
+def test_skipped_images_have_no_box(root: Path, rows: list[dict[str, Any]]) -> None:
+    """What labeling could not read: training knows the image, and draws another one in its place."""
+    skipped = [{**rows[0], "fault": "empty (0 bytes)"}]
+    write_pseudo_coco(root / "labels.json", PROVENANCE, CATEGORIES, rows[1:], skipped)
+    assert read_pseudo_coco(root / "labels.json").skipped == [
+        dict(id=1, file_name="1.png", fault="empty (0 bytes)")
+    ]
+    assert [each["img_id"] for each in map(build(root).get_data_info, range(1))] == [4]
+    assert len(build(root)) == 1 and len(build(root, drop_empty=False)) == 3

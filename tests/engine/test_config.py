@@ -103,6 +103,7 @@ def test_helper_variables_are_told_from_mistakes() -> None:
         (dict(type="SGD"), True, dict(fused=True)),
         (dict(type="AdamW"), False, dict(foreach=True)),
         (dict(type="SGD", fused=False), True, {}),
+        (dict(type="SGD", dampening=0.1), True, dict(foreach=True)),
         (dict(type="Lion"), True, {}),
     ],
 )

@@ -1,10 +1,13 @@
 """GuardedOptimWrapper: clipping as torch does it, no step along a gradient that is not finite."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from ssod.engine.optim import GuardedOptimWrapper
+from ssod.errors import UserError
 
 
 def network() -> nn.Module:
@@ -153,3 +156,103 @@ def test_all_parameters_at_once_are_the_same_to_the_bit(kind: type[torch.optim.O
         together.update_params(loss_of(ours, factor))
         singly.update_params(loss_of(theirs, factor))
     assert all(a.equal(b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def decide_on_device(wrapper: GuardedOptimWrapper, way: str) -> GuardedOptimWrapper:
+    """The wrapper as on a GPU, in float32 or in float16."""
+    if way == "device":
+        wrapper.device = "cuda"  # only decides who looks
+    else:
+        wrapper.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    return wrapper
+
+
+def litter() -> None:
+    """Leaves bare memory full of a number that would show, where a network's gradients lie."""
+    scraps = [torch.full((64, 64), 1e4) for _ in range(64)]
+    del scraps
+
+
+FUSED = {
+    "momentum": (torch.optim.SGD, dict(momentum=0.9, weight_decay=0.1)),
+    "nesterov": (torch.optim.SGD, dict(momentum=0.9, nesterov=True)),
+    "sgd": (torch.optim.SGD, {}),
+    "adam": (torch.optim.Adam, {}),
+    "adamw": (torch.optim.AdamW, dict(amsgrad=True)),
+}
+
+
+@pytest.mark.parametrize("way", ["device", "scaler"])
+@pytest.mark.parametrize("name", FUSED)
+def test_a_first_step_that_is_skipped_leaves_no_trace(name: str, way: str) -> None:
+    """Fused SGD would make bare memory of its momentum and not fill it."""
+    kind, options = FUSED[name]
+    ours, theirs = nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    fused = GuardedOptimWrapper(kind(ours.parameters(), lr=0.1, fused=True, **options))
+    decide_on_device(fused, way)
+    plain = GuardedOptimWrapper(kind(theirs.parameters(), lr=0.1, fused=False, **options))
+    images = torch.randn(8, 64)
+    for factor in (float("nan"), float("inf"), 1.0, 0.5, float("nan"), 2.0):
+        litter()
+        fused.update_params(factor * ours(images).square().mean())
+        plain.update_params(factor * theirs(images).square().mean())
+        assert bool(fused.taken) == (abs(factor) < float("inf"))
+    torch.testing.assert_close(ours.weight, theirs.weight)
+    assert int(fused.left_out) == int(plain.left_out) == 3
+
+
+@pytest.mark.parametrize("way", ["device", "scaler"])
+@pytest.mark.parametrize("name", FUSED)
+def test_a_gradient_that_comes_later_than_others(name: str, way: str) -> None:
+    """Of a parameter, and of a group that is added after some steps."""
+    kind, options = FUSED[name]
+
+    def trained(fused: bool) -> list[nn.Parameter]:
+        first, later, added = (nn.Parameter(torch.ones(4)) for _ in range(3))
+        wrapper = GuardedOptimWrapper(kind([first, later], lr=0.1, fused=fused, **options))
+        if fused:
+            decide_on_device(wrapper, way)
+        for step in range(5):
+            if step == 3:
+                wrapper.optimizer.add_param_group({"params": [added]})
+            used = [first, *([later] if step else []), *([added] if step >= 3 else [])]
+            wrapper.update_params(torch.stack([each.square().sum() for each in used]).sum())
+        return [first, later, added]
+
+    for ours, theirs in zip(trained(True), trained(False), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_resumed_momentum_stays() -> None:
+    model, other = network(), network()
+    first = GuardedOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True))
+    for _ in range(2):
+        first.update_params(loss_of(model))
+    second = GuardedOptimWrapper(torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9, fused=True))
+    other.load_state_dict(model.state_dict())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for wrapper, one in ((first, model), (second, other)):
+        wrapper.update_params(loss_of(one))
+    assert all(a.equal(b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_fused_steps_with_dampening_are_refused() -> None:
+    """There a first step is no ordinary one: its momentum is the whole gradient."""
+    optimizer = torch.optim.SGD(network().parameters(), lr=0.1, momentum=0.9, dampening=0.5, fused=True)
+    with pytest.raises(UserError, match="dampening; set fused=False"):
+        GuardedOptimWrapper(optimizer)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_scaler_and_teacher_have_one_verdict(fused: bool) -> None:
+    """A norm that overflows, of elements that do not: no step, and no average of it."""
+    model = nn.Linear(4, 4, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-13, momentum=0.9, fused=fused)
+    wrapper, before = decide_on_device(GuardedOptimWrapper(optimizer), "scaler"), model.weight.clone()
+    wrapper.update_params((model(torch.ones(2, 4)) * 1e22).sum())
+    assert not wrapper.taken and wrapper.left_out == 1
+    assert torch.equal(model.weight, before)
+    assert wrapper.scaler is not None and wrapper.scaler.get_scale() == 2.0, "as after any other bad step"
+    wrapper.update_params((model(torch.ones(2, 4)) * 1e12).sum())
+    assert wrapper.taken and not torch.equal(model.weight, before)

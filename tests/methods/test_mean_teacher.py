@@ -75,6 +75,7 @@ def test_both_terms_equal_loops(seed: int, counts: list[int], classes: int, floo
         *out["logits"].double().tolist(),
         out["student_boxes"].double().tolist(),
         out["teacher_boxes"].double().tolist(),
+        out["teacher_boxes"].double()[:, :, None].tolist(),
         out["valid"].tolist(),
         floor,
     )
@@ -88,7 +89,7 @@ def scored_by_mmdet(networks: tuple[Any, Any, SemiBatch]) -> dict[str, Any]:
     student, teacher, batch = networks
     found = StudentPass(student, strong=batch.strong).proposals("strong")
     pyramids = [frcnn.features(student, batch.strong.images), frcnn.features(teacher, batch.weak.images)]
-    out: dict[str, list[Any]] = {"logits": [], "boxes": [], "valid": []}
+    out: dict[str, list[Any]] = {"logits": [], "boxes": [], "wholes": [], "valid": []}
     for image in range(2):
         strong = found.boxes[image, found.valid[image]][: BASE["num_regions"]]
         back, there = batch.strong_to_weak[image].tolist(), batch.weak_to_strong[image].tolist()
@@ -108,6 +109,8 @@ def scored_by_mmdet(networks: tuple[Any, Any, SemiBatch]) -> dict[str, Any]:
         theirs = [reference.project(reference.clip(box, weak_size), there, strong_size) for box in refined[1]]
         out["logits"].append([head["cls_score"].tolist() for head in heads])
         out["boxes"].append((ours, theirs))
+        wholes = zip((reference.hull(box, there) for box in refined[1]), strong.tolist(), strict=True)
+        out["wholes"].append([list(pair) for pair in wholes])
         out["valid"].append(valid.tolist())
     return out
 
@@ -117,7 +120,9 @@ def test_losses_equal_loops_over_mmdets_heads(networks: tuple[Any, Any, SemiBatc
     out = scored_by_mmdet(networks)
     student, teacher = zip(*out["logits"], strict=True)
     ours, theirs = zip(*out["boxes"], strict=True)
-    cls, box = consistency.mean_teacher(student, teacher, ours, theirs, out["valid"], BASE["floor"])
+    cls, box = consistency.mean_teacher(
+        student, teacher, ours, theirs, out["wholes"], out["valid"], BASE["floor"]
+    )
     got = run(networks)
     assert got["num_boxes_regions"] == sum(map(sum, out["valid"])) / 2 > got["num_boxes_box"] > 3
     assert got[CLASS].item() == pytest.approx(cls, rel=1e-4)
@@ -204,6 +209,46 @@ def test_the_student_is_pulled_towards_the_teacher(networks: tuple[Any, Any, Sem
         after = run((twin, teacher, batch))
     assert after[CLASS] + after[BOX] < total
     assert all(each.grad is None for each in teacher.parameters())
+
+
+@torch.no_grad()
+def test_the_sides_of_a_box_are_those_before_clipping(networks: tuple[Any, Any, SemiBatch]) -> None:
+    """The strong view is the weak one moved 30 px to the right; the right edge is the weak view's own."""
+    _, teacher, batch = networks
+    shift = torch.eye(3).repeat(2, 1, 1)
+    shift[:, 0, 2] = 30.0
+    batch = replace(batch, weak_to_strong=shift, weak=replace(batch.weak, size=torch.full((2, 2), 96.0)))
+    batch = replace(batch, strong=replace(batch.strong, size=torch.full((2, 2), 96.0)))
+    boxes = torch.tensor([10.0, 20.0, 50.0, 40.0]) + torch.tensor([[[0.0], [55.5], [80.0]]]) * torch.tensor(
+        [1.0, 0.0, 1.0, 0.0]
+    )
+    codes, classes = torch.zeros(2, 3, 4 * detectors.NUM_CLASSES), torch.zeros(2, 3).long()
+    seen, sides = method().boxes_in_strong(teacher, boxes.expand(2, -1, -1), codes, classes, batch)
+    torch.testing.assert_close(seen[0, :, 0::2], torch.tensor([[40.0, 80.0], [95.5, 96.0], [96.0, 96.0]]))
+    torch.testing.assert_close(sides, torch.tensor([40.0, 20.0, 40.0, 20.0]).expand(2, 3, 4))
+
+
+@pytest.mark.parametrize("shift", [0.0, 30.0, 60.0])
+@torch.no_grad()
+def test_a_sliver_weighs_no_more_than_a_whole_box(
+    networks: tuple[Any, Any, SemiBatch], shift: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its corners are off by less than the sides of its region, whatever a view's edge has left of it."""
+    from ssod.methods import mean_teacher
+
+    terms: list[Tensor] = []
+
+    def watched(first: Tensor, second: Tensor, valid: Tensor, unit: Tensor | None = None) -> Tensor:
+        if unit is not None:
+            terms.append(((first - second) / unit).square().mean(dim=-1)[valid])
+        return consistency_mse(first, second, valid, unit)
+
+    monkeypatch.setattr(mean_teacher, "consistency_mse", watched)
+    student, teacher, batch = networks
+    moved = torch.eye(3).repeat(2, 1, 1)
+    moved[:, 0, 2] = shift
+    run((student, teacher, replace(batch, weak_to_strong=moved, strong_to_weak=moved.inverse())), floor=0.2)
+    assert len(terms[0]) > 3 and terms[0].max() < 1
 
 
 # ---------------------------------------------------------------- options

@@ -60,11 +60,11 @@ def test_selected_boxes_are_those_of_a_loop(
         assert chosen.boxes.equal(labels.boxes) and chosen.classes.equal(labels.classes)
 
 
-def test_a_score_at_the_threshold_does_not_count(registered: None) -> None:
+def test_a_score_at_the_threshold_counts_as_in_the_file(registered: None) -> None:
     batch = offline_batch((2, 2))
     at = replace(batch.strong_labels, scores=torch.tensor([[0.9, 0.8999], [0.9001, 0.0]]))
     chosen = method().select(replace(batch, strong_labels=at))
-    assert chosen.valid.tolist() == [[False, False], [True, False]]
+    assert chosen.valid.tolist() == [[True, False], [True, False]]
 
 
 def test_every_term_is_mmdets_own(model: Any) -> None:

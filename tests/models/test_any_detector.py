@@ -124,7 +124,39 @@ def test_an_image_that_teaches_nothing_is_as_if_it_were_not_there(name: str) -> 
     alone = detector.loss(view.images[1:], detectors.samples(view, labels)[1:])
     theirs = parsed(detector, alone)
     del theirs["loss"]
-    assert_close(ours, theirs)
+    # Two stages divide by the sampled boxes, of which the other image has as many; the rest by positives.
+    counted = [key for key in theirs if name == "cascade_rcnn" and "loss" in key]
+    assert_close(ours, theirs | {key: theirs[key] / 2 for key in counted})
+    assert len(counted) == (8 if name == "cascade_rcnn" else 0), "RPN and three stages, boxes and classes"
+
+
+def test_both_paths_count_the_images_that_teach_nothing() -> None:
+    """FixMatch's μB. All positives are sampled, and every box has the same class loss: nothing is chance."""
+    cfg = detectors.config()
+    for stage, num in (("rpn", 256), ("rcnn", 64)):
+        cfg.train_cfg[stage].sampler.num = num
+    detector, view = detectors.build(cfg), detectors.view(((96, 128),) * 4)
+    for layer in (detector.rpn_head.rpn_cls, detector.roi_head.bbox_head.fc_cls):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    labels = detectors.truth((4, 0, 0, 0), of=view).skip_empty()
+    ours = detection_losses(detector, {"strong": (view, labels)})["strong"]
+    theirs = any_detector.losses(detector, view, labels)
+    # An image without positives counts one for them, in an RPN.
+    rpn = {key: 256 * 4 / (256 + 3 * 257) if "rpn" in key else 1.0 for key in ours if "loss" in key}
+    assert_close({key: ours[key] for key in rpn}, {key: theirs[key] * one for key, one in rpn.items()}, 1e-5)
+    torch.testing.assert_close(theirs["loss_cls"], torch.tensor(9.0).log() / 4)
+
+
+def test_sparse_heads_divide_by_positives() -> None:
+    """A second stage that takes all boxes, as Sparse R-CNN's: PseudoSampler."""
+    from mmdet.models.task_modules import PseudoSampler
+
+    detector = own("cascade_rcnn")
+    assert any_detector._counts_samples(detector, "s2.loss_cls")
+    detector.roi_head.bbox_sampler = [PseudoSampler() for _ in range(3)]
+    assert not any_detector._counts_samples(detector, "s2.loss_cls")
+    assert any_detector._counts_samples(detector, "loss_rpn_bbox")
 
 
 @pytest.mark.parametrize("name", OWN)

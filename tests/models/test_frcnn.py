@@ -235,6 +235,57 @@ def test_sampled_rois_by_number(registered: None) -> None:
         assert targets.classes[image, positive].equal(truth.classes[image][distance.argmin(dim=1)])
 
 
+def learned(detector: Any, found: BoxLabels, truth: BoxLabels) -> list[list[tuple[Any, ...]]]:
+    """The positives of each image and their classes, sorted: of `sample_rois`."""
+    targets = frcnn.sample_rois(detector, found, truth)
+    flags = targets.positive.tolist()
+    rows = [
+        zip(*each, strict=True)
+        for each in zip(targets.boxes.tolist(), targets.classes.tolist(), flags, strict=True)
+    ]
+    return [sorted((*box, label) for box, label, positive in image if positive) for image in rows]
+
+
+def learned_by_mmdet(detector: Any, found: BoxLabels, truth: BoxLabels) -> list[list[tuple[Any, ...]]]:
+    """The same of mmdet's assigner and sampler."""
+    from mmengine.structures import InstanceData
+
+    head, images = detector.roi_head, []
+    for image in range(len(truth.valid)):
+        priors = InstanceData(priors=found.boxes[image, found.valid[image]])
+        known = detectors.instances(truth, image)
+        matched = head.bbox_assigner.assign(priors, known, None)
+        picked = head.bbox_sampler.sample(matched, priors, known)
+        rows = zip(picked.pos_priors.tolist(), picked.pos_gt_labels.tolist(), strict=True)
+        images.append(sorted((*box, label) for box, label in rows))
+    return images
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_a_label_takes_no_rescue_from_a_proposal(registered: None, joins: bool) -> None:
+    """Nearer to the first label, but the best of the second: mmdet matches before the labels join in."""
+    sampler = dict(type="RandomSampler", num=10**6, pos_fraction=1.0, add_gt_as_proposals=joins)
+    rescue = {"train_cfg.rcnn.sampler": sampler, "train_cfg.rcnn.assigner.match_low_quality": True}
+    detector = build(rescue)
+    first, second, found = [10.0, 10.0, 50.0, 50.0], [10.0, 10.0, 70.0, 50.0], [10.0, 10.0, 58.0, 50.0]
+    truth = BoxLabels.pad([torch.tensor([first, second])], [torch.tensor([0, 1])])
+    candidate = BoxLabels.pad([torch.tensor([found])], [torch.tensor([0])])
+    both = [(*first, 0), (*second, 1)] if joins else []
+    assert learned(detector, candidate, truth) == [sorted([*both, (*found, 1)])]
+    for seed in range(8):  # crowds, in which every tenth proposal is rescued
+        truth = crowd(seed)
+        nearby = detectors.near(truth, 80, seed)
+        assert learned(detector, nearby, truth) == learned_by_mmdet(detector, nearby, truth)
+
+
+def crowd(seed: int) -> BoxLabels:
+    """Twelve labels an image, many over others; the second has four fewer."""
+    generator = torch.Generator().manual_seed(seed)
+    corner, side = (torch.rand(2, 12, 2, generator=generator) * size for size in (60.0, 30.0))
+    boxes = torch.cat([corner, corner + side + 10], dim=-1)
+    return BoxLabels.pad([boxes[0], boxes[1, :8]], [torch.arange(12) % 8, torch.arange(8)])
+
+
 def test_groups_run_together_equal_groups_run_alone(detector: Any) -> None:
     pyramid = frcnn.features(detector, detectors.view().images)
     first, second = (detectors.near(detectors.truth(), count, seed=count).boxes for count in (12, 30))

@@ -41,10 +41,14 @@ def mean_teacher(
     teacher_logits: Sequence[Rows],
     student_boxes: Sequence[Rows],
     teacher_boxes: Sequence[Rows],
+    wholes: Sequence[Sequence[Sequence[Box]]],
     valid: Sequence[Sequence[bool]],
     floor: float,
 ) -> tuple[float, float]:
-    """The class and the box term, from logits and refined boxes of the regions of each image, one frame."""
+    """The class and the box term, from logits and refined boxes of the regions of each image, one frame.
+
+    wholes: of each region the boxes whose larger side is the unit, at least 1 px.
+    """
     scores, refined = [], []
     for image, flags in enumerate(valid):
         for region, flag in enumerate(flags):
@@ -55,7 +59,8 @@ def mean_teacher(
             scores.append((student, teacher, [1.0] * len(student)))
             if sum(teacher[:-1]) > floor:
                 box = teacher_boxes[image][region]
-                sides = [max(box[2] - box[0], 1.0), max(box[3] - box[1], 1.0)] * 2
+                each = [[one[2] - one[0], one[3] - one[1]] for one in wholes[image][region]]
+                sides = [max(1.0, *side) for side in zip(*each, strict=True)] * 2
                 refined.append((student_boxes[image][region], box, sides))
     return mean_square(scores), mean_square(refined)
 

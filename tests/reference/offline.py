@@ -27,8 +27,8 @@ def placed(
 
 
 def above(scores: Sequence[float], valid: Sequence[bool], min_score: float) -> list[bool]:
-    """Which labels of an image STAC learns from: the real ones whose score is above the threshold."""
+    """Which labels of an image STAC learns from: the real ones with at least the threshold."""
     chosen = []
     for score, real in zip(scores, valid, strict=True):
-        chosen.append(bool(real) and score > min_score)
+        chosen.append(bool(real) and score >= min_score)
     return chosen

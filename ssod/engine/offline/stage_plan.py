@@ -13,6 +13,7 @@ from ssod.engine.config import check_names, complete
 from ssod.engine.mistakes import mistakes_in_config, suggest
 from ssod.engine.offline.provenance import hash_config, hash_file
 from ssod.errors import UserError
+from ssod.models.any_detector import check_bound
 from ssod.registry import DATASETS, METHODS
 
 OPTIONS = ("teacher", "min_score", "rounds")
@@ -57,6 +58,8 @@ class Plan:
                 f"stages.min_score={min_score} leaves out boxes that model.method.min_score={used} asks for: "
                 "lower the first, or raise the second"
             )
+        detector = config.model.detector
+        check_bound(str(detector.get("type")), detector.get("test_cfg"), min_score)
         return Plan(given.get("teacher") or {}, float(min_score), rounds)
 
     def names(self) -> list[str]:

@@ -284,6 +284,32 @@ def test_the_bound_of_near_duplicates(distance: int) -> None:
     assert pairs == ([("a", "b")] if distance <= 6 else [])
 
 
+def test_what_a_folder_leaves_out_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files without an image's header are no records of the dataset; training counts them all the same."""
+    from mmengine.config import Config
+
+    from ssod.data.checkup import images
+    from ssod.data.doctor import read_parts
+
+    monkeypatch.setattr(images, "MAX_HEADERS", 1)
+    world = World(tmp_path)
+    sources = world.config["train_dataloader"]["dataset"]["datasets"]
+    folder = str(world.folder / "unlabeled")
+    sources[1] = dict(type="UnlabeledImages", images=folder, metainfo=sources[1]["metainfo"])
+    assert found(world) == []
+    for number in range(5):
+        (world.folder / "unlabeled" / f"empty_{number}.jpg").touch()
+    (world.folder / "list.txt").write_text("unlabeled/gone.png\n")
+    sources[1]["images"] = [folder, str(world.folder / "list.txt")]
+    missing, unreadable = found(world)
+    assert (missing.code, missing.values["images"]) == ("missing-image", 1)
+    assert (unreadable.code, unreadable.values["images"]) == ("unreadable-image", 5)
+    assert unreadable.where == f"unlabeled: {sources[1]['images']}"
+    assert "empty_0.jpg" in unreadable.what and unreadable.mend == "restore the files, or remove them"
+    [part] = [part for part in read_parts(Config(world.config))[0] if part.name == "unlabeled"]
+    assert (len(part.images), len(part.left_out)) == (4, 6)
+
+
 class Listed:
     """A dataset without an annotation file, such as a folder of images."""
 

@@ -131,7 +131,7 @@ def test_an_overflow_through_the_loss_scale_never_ends_a_run() -> None:
     steps, scale = Steps(interval=1, max_bad_steps=3), [65536.0]
     steps.optim_wrapper.scaler = SimpleNamespace(
         unscale_=lambda _: steps.weight.grad.mul_(torch.inf), step=lambda _: None, update=lambda: None,
-        get_scale=lambda: scale[0], scale=lambda loss: loss,
+        get_scale=lambda: scale[0], scale=lambda loss: loss, _found_inf_per_device=lambda _: {},
     )  # fmt: skip
     steps.run(*[1.0] * 10)
     assert steps.told == [] and steps.guard.in_a_row == 0
