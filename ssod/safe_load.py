@@ -11,7 +11,10 @@ import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
+from os.path import basename
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -41,11 +44,33 @@ def install() -> None:
         return read(file, map_location)
 
     def download(url: str, **options: Any) -> Any:
-        with _harmless_types():
-            return torch.hub.load_state_dict_from_url(url, **{**options, "weights_only": True})
+        try:
+            with _harmless_types():
+                return torch.hub.load_state_dict_from_url(url, **{**options, "weights_only": True})
+        except (OSError, HTTPException) as error:  # urllib's errors are OSErrors
+            reason = str(getattr(error, "reason", "") or error) or type(error).__name__
+            raise UserError(
+                f"weights {url} can't be fetched ({' '.join(reason.split())}): "
+                f"{without_network(place_of(url, options.get('model_dir')))}"
+            ) from error
 
     checkpoint._safe_torch_load = read_as_mmengine
     checkpoint.load_url = download
+
+
+def place_of(url: str, folder: str | None = None) -> str:
+    """Where torch's hub keeps what it has fetched from an address, and looks for it first."""
+    return os.path.join(
+        folder or os.path.join(torch.hub.get_dir(), "checkpoints"), basename(urlparse(url).path)
+    )
+
+
+def without_network(place: str) -> str:
+    """What to do on a machine that can't fetch weights, whose place would be the given one."""
+    return (
+        f"download it elsewhere to {place}, or give a local file in its place, such as "
+        "--cfg-options model.detector.backbone.init_cfg.checkpoint=FILE"
+    )
 
 
 @contextmanager

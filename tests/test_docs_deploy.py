@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import runpy
 import shlex
@@ -42,13 +43,14 @@ def folder(registered: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_every_command_runs(folder: Path) -> None:
     """And leaves what the snippet for mmdet reads; tests/integration runs mmdet alone."""
-    assert len(COMMANDS) == 2 and len(SNIPPET) == 1
+    assert len(COMMANDS) == 3 and len(SNIPPET) == 1
     for command in COMMANDS:
         python, path, *words = shlex.split(command)
         assert python == "python"
         assert runpy.run_path(path)["main"](words) == 0
     assert (folder / "found/predictions.json").exists()
     assert sorted(path.name for path in (folder / "found/pictures").iterdir()) == ["0.png", "1.png"]
+    assert {"images", "annotations", "provenance"} <= json.loads((folder / "boxes.json").read_text()).keys()
     named = re.findall(r'"([\w/.]+\.\w+)"', SNIPPET[0])
     assert named == ["plain/config.py", "plain/weights.pth", "photos/0.png"]
     assert all((folder / name).exists() for name in named)
@@ -68,6 +70,8 @@ def test_options_and_defaults_are_the_tools() -> None:
     options = {each.replace("-", "_") for each in re.findall(r"--([a-z][\w-]*)", PAGE)}
     assert options and options <= given.keys()
     assert f"--min-score {given['min_score']}`" in PAGE
+    labeling = runpy.run_path(str(ROOT / "tools/pseudo_label.py"))["parse"](["c", "k", "i", "--out", "o"])
+    assert f"below a score of {labeling.min_score} are dropped" in PAGE
 
 
 def test_the_page_names_what_is_there() -> None:

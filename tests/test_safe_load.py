@@ -2,8 +2,12 @@
 
 import os
 import pickle
+import socket
+from email.message import Message
+from http.client import IncompleteRead, RemoteDisconnected
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
 
 import numpy as np
 import pytest
@@ -86,6 +90,60 @@ def test_as_a_download(trap: Path, registered: None, monkeypatch: pytest.MonkeyP
     (tmp_path / "hub" / "checkpoints" / "weights.pth").write_bytes(trap.read_bytes())
     with pytest.raises((UserError, pickle.UnpicklingError)):
         CheckpointLoader.load_checkpoint("https://nowhere.invalid/weights.pth")
+
+
+def test_without_a_network_one_line_says_where_the_file_must_lie(
+    registered: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And a file that lies there is taken, with no network either."""
+    from mmengine.model import BaseModule
+
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}/zoo/weights.pth?download=1"
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    place = tmp_path / "hub" / "checkpoints" / "weights.pth"
+
+    class Layer(BaseModule):
+        def __init__(self) -> None:
+            super().__init__(init_cfg=dict(type="Pretrained", checkpoint=address))
+            self.weight = torch.nn.Parameter(torch.zeros(2))
+
+    with pytest.raises(UserError) as caught:
+        Layer().init_weights()
+    said = str(caught.value)
+    assert said.startswith(f"weights {address} can't be fetched (") and "Connection refused): " in said
+    assert f"download it elsewhere to {place}, or give a local file" in said and "\n" not in said
+    assert "--cfg-options model.detector.backbone.init_cfg.checkpoint=FILE" in said
+    torch.save({"weight": torch.ones(2)}, place)
+    layer = Layer()
+    layer.init_weights()
+    assert layer.weight.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (HTTPError("u", 404, "Not Found", Message(), None), "Not Found"),
+        (URLError(TimeoutError("timed out")), "timed out"),
+        (RemoteDisconnected("closed\nit"), "closed it"),
+        (IncompleteRead(b""), "IncompleteRead(0 bytes read)"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else type(each).__name__,
+)
+def test_whatever_the_network_says(
+    registered: None, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    from mmengine.runner import CheckpointLoader
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    with pytest.raises(UserError) as caught:
+        CheckpointLoader.load_checkpoint("https://nowhere.invalid/weights.pth")
+    assert f"weights.pth can't be fetched ({reason}): download it" in str(caught.value)
 
 
 def test_as_a_backbones_weights(trap: Path, registered: None) -> None:

@@ -4,11 +4,13 @@ Everything that is wrong with the files is found when the dataset is built, as a
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from itertools import compress
 from os.path import isdir, join
+from pathlib import Path
 from typing import Any
 
 from mmdet.datasets import BaseDetDataset, CocoDataset
@@ -22,6 +24,8 @@ from ssod.registry import DATASETS
 IMAGE_KEYS = ("id", "file_name", "width", "height")
 ANNOTATION_KEYS = ("id", "image_id", "category_id", "bbox", "area")
 SHOWN = 8  # names or ids in an error message
+CLASSES_OF = "classes = (...) of the config, or metainfo=dict(classes=(...)) of its datasets,"
+SPLIT = "write it with tools/split_data.py, as docs/datasets.md says"
 
 
 def read_coco(path: str, sections: Sequence[str]) -> dict[str, Any]:
@@ -33,9 +37,10 @@ def read_coco(path: str, sections: Sequence[str]) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
     except OSError as error:
+        absent = isinstance(error, FileNotFoundError) and "semi_anns" in Path(path).parts
+        mend = SPLIT if absent else "check data_root and ann_file in the dataset's config"
         raise UserError(
-            f"cannot read annotation file {path} ({error.strerror}): check data_root and ann_file "
-            "in the dataset's config"
+            f"cannot read annotation file {path} ({error.strerror}): {mend}{_data_root_of(path)}"
         ) from None
     except ValueError as error:
         reason = " ".join(str(error).split())
@@ -49,6 +54,16 @@ def read_coco(path: str, sections: Sequence[str]) -> dict[str, Any]:
                 f"{', '.join(sections)} is needed"
             )
     return dict(content)
+
+
+def _data_root_of(path: str) -> str:
+    """`; SSOD_DATA_ROOT is ...` for a path that the shipped configs find by that variable, or by its lack."""
+    root = os.environ.get("SSOD_DATA_ROOT")
+    if root and Path(path).is_relative_to(root):
+        return f"; SSOD_DATA_ROOT is {root}"
+    if root is None and Path(path).is_relative_to("data"):
+        return f"; SSOD_DATA_ROOT is not set, so that it is looked for below {os.path.abspath('data')}"
+    return ""
 
 
 def check_records(path: str, section: str, records: Sequence[Any], keys: Sequence[str]) -> None:
@@ -69,7 +84,7 @@ def check_folder(prefix: str, ann_file: str) -> None:
     if prefix and "://" not in prefix and not isdir(prefix):
         raise UserError(
             f"image folder {prefix} of {ann_file} does not exist: check data_root and "
-            "data_prefix=dict(img=...) in the dataset's config"
+            f"data_prefix=dict(img=...) in the dataset's config{_data_root_of(prefix)}"
         )
 
 
@@ -84,7 +99,7 @@ def check_classes(path: str, classes: Sequence[str], categories: Sequence[Mappin
     if isinstance(classes, str) or not known:
         raise UserError(
             f"classes {shorten(classes)} match none of the categories {shorten(names)} in {path}: "
-            "set metainfo=dict(classes=(...)) to the names in the file"
+            f"set {CLASSES_OF} to the names in the file"
         )
     missing = [name for name in classes if name not in set(names)]
     if missing:

@@ -51,13 +51,17 @@ class Provenance:
 
 @dataclass(frozen=True)
 class PseudoFile:
-    """The content of a file of pseudo labels, checked; provenance is None in a file that is not ours."""
+    """The content of a file of pseudo labels, checked; provenance is None in a file that is not ours.
+
+    skipped: images that could not be read when the others were labeled, with their `fault`.
+    """
 
     path: str
     provenance: dict[str, Any] | None
     images: list[dict[str, Any]]
     categories: list[dict[str, Any]]
     annotations: list[dict[str, Any]]
+    skipped: list[dict[str, Any]]
 
 
 def write_pseudo_coco(
@@ -117,8 +121,11 @@ def read_pseudo_coco(path: str | Path) -> PseudoFile:
                 f"annotation {one['id']} of {path} is of an image or category that the file does not list: "
                 "write it again with tools/pseudo_label.py"
             )
-    provenance = content.get("provenance")
-    return PseudoFile(str(path), provenance if isinstance(provenance, dict) else None, **sections)
+    provenance, skipped = content.get("provenance"), content.get("skipped")
+    skipped = skipped if isinstance(skipped, list) else []
+    check_records(str(path), "skipped", skipped, ("id", "file_name"))
+    known_provenance = provenance if isinstance(provenance, dict) else None
+    return PseudoFile(str(path), known_provenance, **sections, skipped=skipped)
 
 
 @DATASETS.register_module()
@@ -167,7 +174,8 @@ class PseudoLabeled(Dataset[Any]):
                 f"labels {file.path} have categories {shorten(strange)} that are not among the dataset's "
                 f"classes {shorten(classes)}: label with a model of the same classes"
             )
-        order = {image["id"]: slot for slot, image in enumerate(file.images)}
+        images = [*file.images, *file.skipped]  # those of no box
+        order = {image["id"]: slot for slot, image in enumerate(images)}
         boxes = sorted(file.annotations, key=lambda one: order[one["image_id"]])  # stable: scores stay sorted
         counts = np.bincount([order[one["image_id"]] for one in boxes], minlength=len(order))
         self._starts = np.concatenate(([0], np.cumsum(counts)))
@@ -176,17 +184,17 @@ class PseudoLabeled(Dataset[Any]):
         self._boxes = corners
         self._classes = np.array([classes.index(names[one["category_id"]]) for one in boxes], dtype=np.int64)
         self._scores = np.array([one["score"] for one in boxes], dtype=np.float32)
-        self._slots = np.array([self._slot_of(i, order, file) for i in range(len(self.dataset))], dtype=int)
+        self._slots = np.array([self._slot_of(i, order, images) for i in range(len(self.dataset))], dtype=int)
 
-    def _slot_of(self, index: int, order: Mapping[Any, int], file: PseudoFile) -> int:
+    def _slot_of(self, index: int, order: Mapping[Any, int], images: Sequence[Mapping[str, Any]]) -> int:
         """Which image of the file an image of the dataset is; UserError if none, or one of another name."""
         info = self.dataset.get_data_info(index)
         slot = order.get(info["img_id"])
         name = Path(info["img_path"]).name
-        if slot is None or Path(file.images[slot]["file_name"]).name != name:
+        if slot is None or Path(images[slot]["file_name"]).name != name:
             raise UserError(
-                f"labels {file.path} have no image {info['img_id']} ({name}): they were written for other "
-                "images; label these with tools/pseudo_label.py"
+                f"labels {self.ann_file} have no image {info['img_id']} ({name}): they were written for "
+                "other images; label these with tools/pseudo_label.py"
             )
         return slot
 

@@ -224,7 +224,9 @@ def test_the_sentence_survives_a_loader_worker(tmp_path: Path, content: Any) -> 
 
 def test_strange_classes_name_both_places_that_may_name_them(tmp_path: Path, content: Any) -> None:
     """A user of own_data.py has named them in `classes`, and never seen a metainfo."""
-    with pytest.raises(UserError, match=r"set classes = \(\.\.\.\) of the config, or metainfo=dict\(classes="):
+    with pytest.raises(
+        UserError, match=r"set classes = \(\.\.\.\) of the config, or metainfo=dict\(classes="
+    ):
         build("LabeledCoco", written(tmp_path, content), metainfo=dict(classes=("cow",)))
 
 
@@ -239,7 +241,12 @@ ROOTS: list[tuple[str | None, str, str, str]] = [  # SSOD_DATA_ROOT, data_root, 
         "semi_anns/instances_train2017.1@10.json",
         r"write it with tools/split_data\.py, .*; SSOD_DATA_ROOT is {here}/sets$",
     ),
-    (None, "elsewhere", "semi_anns/b.json", r"write it with tools/split_data\.py, as docs/datasets\.md says$"),
+    (
+        None,
+        "elsewhere",
+        "semi_anns/b.json",
+        r"write it with tools/split_data\.py, as docs/datasets\.md says$",
+    ),
 ]
 
 

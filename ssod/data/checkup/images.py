@@ -36,8 +36,13 @@ def spaced(records: Sequence[Record], limit: int) -> list[Record]:
 
 
 def look_at(part: Part, decode_all: bool = False) -> Seen:
-    """What the files of a part's images are; their pixels are decoded for a sample, or for all."""
+    """What the files of a part's images are; their pixels are decoded for a sample, or for all.
+
+    What the dataset itself left out is among them, however many headers are read.
+    """
     seen = Seen([], [], [])
+    for path in part.left_out:
+        (seen.unreadable if os.path.exists(path) else seen.missing).append(path)
     records = part.images if decode_all else spaced(part.images, MAX_HEADERS)
     readable = []
     for one in records:
@@ -92,7 +97,7 @@ def unreadable_images(part: Part, seen: Seen) -> Iterator[Finding]:
             "unreadable-image",
             part.where,
             f"{count(len(seen.unreadable), 'image')} can't be read: {some(seen.unreadable)}",
-            "restore the files, or remove their records",
+            f"restore the files, or remove {'their records' if part.ann_file else 'them'}",
             images=len(seen.unreadable),
             files=seen.unreadable[:100],
         )

@@ -25,8 +25,8 @@ class Part:
 
     name: "labeled", "unlabeled" (or "unlabeled 2", ...), "val", "test" · config: the dataset's own, without
     wrappers · ann_file, folder: as the dataset joins them · images, annotations, categories: the file's
-    records, all of them in `images_in_file`, those that belong to the part in `images`. Annotations of
-    unlabeled images are not read.
+    records, all of them in `images_in_file`, those that belong to the part in `images` · left_out: paths of
+    what a dataset of a folder could not take for images. Annotations of unlabeled images are not read.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Part:
     images: list[Record] = field(default_factory=list)
     annotations: list[Record] = field(default_factory=list)
     categories: list[Record] = field(default_factory=list)
+    left_out: tuple[str, ...] = ()
 
     @property
     def evaluated(self) -> bool:
@@ -52,7 +53,7 @@ class Part:
     @property
     def where(self) -> str:
         """The part and its file, for a finding."""
-        return f"{self.name}: {self.ann_file or self.folder}"
+        return f"{self.name}: {self.ann_file or self.folder or self.config.get('images', '')}"
 
     def path(self, image: Mapping[str, Any]) -> str:
         """The file of an image."""
@@ -134,7 +135,8 @@ class Reader:
             for one in infos
             if "img_path" in one
         ]
-        return replace(part, folder="", images_in_file=images, images=images)
+        left_out = tuple(str(path) for path, _ in getattr(dataset, "left_out", ()))
+        return replace(part, folder="", images_in_file=images, images=images, left_out=left_out)
 
 
 def refused(part: Part, error: Exception) -> Finding:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ssod.data.checkup.findings import Finding, count, fails, hurts, lies, note, some
 from ssod.data.checkup.parts import Part
-from ssod.data.datasets import ANNOTATION_KEYS, IMAGE_KEYS, check_classes, shorten
+from ssod.data.datasets import ANNOTATION_KEYS, CLASSES_OF, IMAGE_KEYS, check_classes, shorten
 from ssod.errors import UserError
 
 FEW_BOXES = 10  # of a class in the labeled images, below which it is worth a note
@@ -112,7 +112,7 @@ def classes_of_the_file(part: Part) -> Iterator[Finding]:
     try:
         check_classes(part.ann_file, part.classes, part.categories)
     except UserError as error:
-        mend = "write metainfo=dict(classes=(...)) as the file has them, in its order"
+        mend = f"write {CLASSES_OF} as the file has them, in its order"
         yield fails("classes-not-of-file", part.where, error.one_line, mend)
 
 

@@ -37,7 +37,7 @@ def same_classes(setup: Setup) -> Iterator[Finding]:
                 "classes-differ",
                 part.where,
                 f"classes {shorten(part.classes)}, the labeled dataset's are {shorten(labeled.classes)}",
-                "write the classes once, and use them in every metainfo=dict(classes=...)",
+                "write the classes once, as classes = (...) of the config, or the same in every metainfo",
             )
 
 

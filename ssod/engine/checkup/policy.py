@@ -27,7 +27,8 @@ def under_policy(findings: Iterable[Finding], parts: Sequence[Part], policy: Dat
     replaced = {
         part.where
         for part in parts
-        if not part.evaluated and 0 < bad[part.where] <= policy.most_bad(len(part.images))
+        if not part.evaluated
+        and 0 < bad[part.where] <= policy.most_bad(len(part.images) + len(part.left_out))
     }
     return [_under(one, replaced, policy) for one in findings]
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mmengine.runner import checkpoint
+
+from ssod import safe_load
 from ssod.data.checkup.findings import Finding, count, fails, hurts, note, some
 from ssod.engine import config as configs
 from ssod.engine.checkup.setup import Setup, walk
@@ -88,11 +91,29 @@ def weights(setup: Setup) -> Iterator[Finding]:
 
 
 def weights_from_network(setup: Setup) -> Iterator[Finding]:
-    """Pretrained weights that the first run downloads."""
+    """Pretrained weights that the first run downloads, unless they lie where it would put them."""
     for where, path in _weights(setup):
-        if "://" in path:
-            mend = "on a machine without network, put them into torch's hub folder before"
-            yield note("weights-from-network", where, f"{path} is downloaded by the first run", mend)
+        url = _address(path)
+        place = safe_load.place_of(url)
+        if "://" in path and not Path(place).is_file():
+            what = f"{path} is downloaded by the first run" + (f" from {url}" if url != path else "")
+            mend = f"without a network, {safe_load.without_network(place)}"
+            yield note("weights-from-network", where, what, mend)
+
+
+def _address(name: str) -> str:
+    """Where mmengine fetches weights from that go by a model zoo's name; any other name as it is."""
+    zoo, _, model = name.partition("://")
+    found = None
+    if zoo in ("open-mmlab", "openmmlab"):
+        found = checkpoint.get_external_models().get(
+            checkpoint.get_deprecated_model_names().get(model, model)
+        )
+    elif zoo in ("torchvision", "modelzoo"):
+        found = checkpoint.get_torchvision_models().get(model)
+    elif zoo == "mmcls":
+        found = checkpoint.get_mmcls_models().get(model)
+    return str(found or name)
 
 
 def _weights(setup: Setup) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from ssod.data.pseudo_coco import Provenance
 from ssod.data.unlabeled import ImageSet, read_images
 from ssod.engine import evaluate
 from ssod.engine.config import check_names, merge_options, read_config
+from ssod.engine.faults.data_policy import DataPolicy
 from ssod.engine.loading import default_workers, usable_cores
 from ssod.engine.offline.labeling import Status, categories_of, label_images, summary
 from ssod.engine.offline.provenance import check_output, labeling_pipeline, provenance_of
@@ -20,7 +21,10 @@ from ssod.registry import register_all_modules
 
 @dataclass(frozen=True)
 class Job:
-    """Who labels what, and how: the model on its device, the images, and the loader's settings."""
+    """Who labels what, and how: the model on its device, the images, and the loader's settings.
+
+    most_bad: how many of the images `data_policy` of the config lets be bad.
+    """
 
     model: Any
     images: ImageSet
@@ -29,6 +33,7 @@ class Job:
     categories: Sequence[dict[str, Any]]
     batch_size: int
     num_workers: int
+    most_bad: int
 
     def label(self, out: Path, resume: bool, **how: Any) -> Status:
         """Writes the boxes to the file `out`, as `label_images` does, whose other arguments are `how`."""
@@ -67,6 +72,7 @@ def prepare(
         raise UserError(f"--min-score {min_score}: a score is between 0 and 1")
     config = read_config(config_path)
     check_names(config, config_path)
+    config.data_policy = DataPolicy.of(config).as_config()  # so that options can change it
     merge_options(config, options or {})
     pipeline = labeling_pipeline(config)
     loader = config.val_dataloader
@@ -78,13 +84,15 @@ def prepare(
         workers = default_workers(usable_cores())
     if workers < 0:
         raise UserError(f"--num-workers {workers}: 0 or more")
+    policy = DataPolicy.of(config)
     images = read_images(source, image_root)
     categories = categories_of(config, images.categories)
     silence()
     model, _ = load_model(config, checkpoint)
     [network] = evaluate.choose_networks(model, which or model.which[0])
     provenance = provenance_of(config, checkpoint, images, min_score, network, contents=True)
-    return Job(model, images, provenance, pipeline, categories, size, workers)
+    most_bad = policy.most_bad(len(images.images))
+    return Job(model, images, provenance, pipeline, categories, size, workers, most_bad)
 
 
 def label_with_checkpoint(
@@ -98,7 +106,8 @@ def label_with_checkpoint(
 ) -> Status:
     """Writes the labels to the file `out`: what tools/pseudo_label.py calls.
 
-    chosen: the other arguments of `prepare`. Raises UserError for bad input.
+    Images that can't be read are named and left out, in the file under "skipped", as many as `data_policy`
+    of the config lets be bad. chosen: the other arguments of `prepare`. Raises UserError for bad input.
     """
     register_all_modules()
     out = Path(out)
@@ -109,6 +118,6 @@ def label_with_checkpoint(
         if check_output(out, job.provenance):
             print(f"nothing to do: {out} holds these labels already")
             return "done"
-        status = job.label(out, resume)
+        status = job.label(out, resume, most_bad=job.most_bad, leave_out=True)
     print(summary(out) if status == "done" else f"stopped: run again with --resume to finish {out}")
     return status

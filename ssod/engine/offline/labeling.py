@@ -24,6 +24,7 @@ from ssod.engine.records.console import ImageCounter
 from ssod.engine.stop import StopSignal
 from ssod.errors import BadImageError, UserError
 
+SHOWN = 3  # skipped images that the summary names; each was named when it was met
 AGREE_INTERVAL = 10  # batches of each process between two looks at what signals the others got
 Status = Literal["done", "stopped"]
 Row = dict[str, Any]  # one image: id, file_name, width, height, boxes as write_pseudo_coco takes them
@@ -38,7 +39,7 @@ def categories_of(config: Config, known: Sequence[Mapping[str, Any]] = ()) -> li
     metainfo = config.val_dataloader.dataset.get("metainfo") or {}
     classes = metainfo.get("classes")
     if not classes:
-        raise UserError("the config's val_dataloader.dataset names no metainfo=dict(classes=(...))")
+        raise UserError("val_dataloader.dataset names no classes: set classes of the config, or metainfo")
     twice = next((name for name in classes if list(classes).count(name) > 1), None)
     if twice is not None:
         raise UserError(
@@ -111,6 +112,7 @@ def label_images(
     num_workers: int = 0,
     resume: bool = False,
     most_bad: int | None = 0,
+    leave_out: bool = False,
     stop: StopSignal | None = None,
     title: str = "labeling",
     decimals: int = 2,
@@ -121,21 +123,21 @@ def label_images(
     The detections of `provenance.network` after its own NMS, with score >= `provenance.min_score`, in pixels
     of the original image. Every process of a distributed run takes its share of the batches. resume: goes on
     where an earlier call was stopped or killed, with the same bytes in the end. most_bad: that many images
-    that can't be read are named and get no box (and a size of 0 x 0); None: any number but all of them, and
-    the file has them under "skipped" instead. stop: the one that listens, where somebody does already.
-    title: what the progress line calls it. decimals: of a box's numbers. as_alone: each image
-    is padded as if it were alone in its batch, so that its boxes don't depend on the others (norms and
-    convolutions see padding); those of one padded size still share a pass.
+    that can't be read are named and get no box (and a size of 0 x 0); None: any number but all of them.
+    leave_out: the file has them under "skipped" instead, as it always does with None. stop: the one that
+    listens, where somebody does already. title: what the progress line calls it. decimals: of a box's
+    numbers. as_alone: each image is padded as if it were alone in its batch, so that its boxes don't depend
+    on the others (norms and convolutions see padding); those of one padded size still share a pass.
 
     Raises UserError for labels begun with other settings, or begun at all without `resume`, for more images
     that can't be read, and for a detector with other classes.
     """
     out = Path(out)
+    partial = PartialFile(out, {"provenance": asdict(provenance), "batch_size": batch_size}, get_rank())
+    done = {piece["batch"] for piece in partial.read() if not _faults(piece)}  # files may be mended by now
     begun = partial_files(out)
     if begun and not resume:
         raise UserError(f"{out} was begun and not finished: add --resume to go on, or remove {begun[0]}")
-    partial = PartialFile(out, {"provenance": asdict(provenance), "batch_size": batch_size}, get_rank())
-    done = {piece["batch"] for piece in partial.read()}
     barrier()  # nobody writes before all have read
     dataset = _Images(images, pipeline, [each["name"] for each in categories], strict=most_bad == 0)
     evaluate.check_classes(model, dataset)
@@ -156,9 +158,10 @@ def label_images(
     if stop.agreed():
         return "stopped"
     barrier()  # all shares are written
-    rows = {piece["batch"]: piece["rows"] for piece in partial.read()}
+    pieces = sorted(partial.read(), key=_faults, reverse=True)  # of a batch done twice the better one stays
+    rows = {piece["batch"]: piece["rows"] for piece in pieces}
     ordered = [row for number in range(len(batches)) for row in rows[number]]
-    kept, skipped = _sort_out(ordered, most_bad)
+    kept, skipped = _sort_out(ordered, most_bad, leave_out)
     if is_main_process():
         if kept:
             write_pseudo_coco(out, provenance, categories, kept, skipped)
@@ -197,21 +200,28 @@ def _label_share(
             return
 
 
-def _sort_out(rows: Sequence[Row], most_bad: int | None) -> tuple[Sequence[Row], Sequence[Row]]:
+def _faults(piece: Mapping[str, Any]) -> int:
+    """How many images of a finished batch could not be read."""
+    return sum("fault" in row for row in piece["rows"])
+
+
+def _sort_out(
+    rows: Sequence[Row], most_bad: int | None, leave_out: bool
+) -> tuple[Sequence[Row], Sequence[Row]]:
     """The images to write, and those to name as skipped.
 
     Raises UserError, on all processes alike, where more images could not be read than may be.
     """
     bad = [row for row in rows if "fault" in row]
-    if most_bad is None:
-        return [row for row in rows if "fault" not in row], bad
-    if len(bad) > most_bad:
+    if most_bad is not None and len(bad) > most_bad:
         shown = ", ".join(f"{row['file_name']} ({row['fault']})" for row in bad[:8])
         raise UserError(
             f"{len(bad)} of {len(rows)} images to label can't be read, and {most_bad} may be: "
             f"{shown}{', ...' * (len(bad) > 8)}; restore or remove them, or raise "
-            "data_policy.max_bad_fraction"
+            "data_policy.max_bad_fraction and add --resume"
         )
+    if most_bad is None or leave_out:
+        return [row for row in rows if "fault" not in row], bad
     return rows, ()
 
 
@@ -298,8 +308,12 @@ class _Labeler:
 
 
 def summary(path: str | Path) -> str:
-    """One line on a file of labels: images, boxes, boxes an image."""
+    """One line on a file of labels: images, boxes, boxes an image, and how many images were skipped."""
     content = read_pseudo_coco(path)
     count, boxes = len(content.images), len(content.annotations)
     labeled = len({one["image_id"] for one in content.annotations})
-    return f"{boxes} boxes on {labeled} of {count} images, {boxes / max(count, 1):.1f} an image: {path}"
+    skipped = [each["file_name"] for each in content.skipped]
+    named = ", ".join(skipped[:SHOWN]) + ", ..." * (len(skipped) > SHOWN)
+    left_out = f", {len(skipped)} skipped ({named})" if skipped else ""
+    average = f"{boxes / max(count, 1):.1f} an image"
+    return f"{boxes} boxes on {labeled} of {count} images, {average}{left_out}: {path}"

@@ -9,6 +9,11 @@ from typing import Any
 
 from ssod.errors import UserError
 
+_WORDS = {
+    "split_sha256": "other images",
+    "checkpoint_sha256": "another checkpoint",
+    "config_sha256": "another detector or test pipeline",
+}
 SYNC_SECONDS = 5.0  # a lost machine, unlike a killed process, costs what came after the last fsync
 
 
@@ -32,8 +37,9 @@ class PartialFile:
         for path in partial_files(self.out):
             lines, _ = _whole_lines(path)
             if lines and lines[0] != self.header:
-                what = ", ".join(sorted(_differences(lines[0], self.header))) or "settings"
-                raise UserError(f"{path} was begun with another {what}: remove it to begin anew")
+                names = sorted(_differences(lines[0], self.header)) or ["settings"]
+                what = ", ".join(_WORDS.get(name, f"another {name}") for name in names)
+                raise UserError(f"{path} was begun with {what}: remove it to begin anew")
             pieces += lines[1:]
         return pieces
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -135,7 +136,7 @@ FAULTS: list[Fault] = [
         "backbone.init_cfg",
     ),
     (
-        lambda w: backbone(w, init_cfg=dict(type="Pretrained", checkpoint="torchvision://resnet18")),
+        lambda w: backbone(w, init_cfg=dict(type="Pretrained", checkpoint="https://nowhere.invalid/a.pth")),
         "note",
         "weights-from-network",
         "init_cfg.checkpoint",
@@ -415,3 +416,29 @@ def test_this_machine(tmp_path: Path) -> None:
     assert here.kernels in ("mmcv", "torchvision") and here.writable and here.cores >= 1
     assert len(here.gpus) == torch.cuda.device_count()
     assert here.installed["numpy"] and here.disk is not None and here.disk > 0
+
+
+@pytest.mark.parametrize(
+    ("named", "address"),
+    [
+        ("open-mmlab://detectron2/resnet50_caffe", r"https://.*/resnet50_msra-5891d200\.pth"),
+        ("torchvision://resnet18", r"https://download\.pytorch\.org/models/resnet18-\w+\.pth"),
+        ("https://nowhere.invalid/a.pth?x=1", None),
+    ],
+)
+def test_weights_from_the_network_are_named_with_their_address_and_place(
+    named: str, address: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place is mmengine's own: once a file lies there, nothing is downloaded."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    world = World(tmp_path)
+    backbone(world, init_cfg=dict(type="Pretrained", checkpoint=named))
+    [finding] = found(world)
+    match = re.search(f" from ({address})$" if address else "^(https.*) is downloaded", finding.what)
+    assert match is not None and named in finding.what
+    name = match[1].rpartition("/")[2].partition("?")[0]
+    place = tmp_path / "torch/hub/checkpoints" / name
+    assert f"download it elsewhere to {place}, or give a local file" in finding.mend
+    place.parent.mkdir(parents=True)
+    place.touch()
+    assert found(world) == []

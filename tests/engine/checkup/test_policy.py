@@ -44,6 +44,13 @@ def test_missing_and_unreadable_images_count_together() -> None:
     assert [one.severity for one in under_policy(both, [part("labeled")], DataPolicy())] == ["fails", "fails"]
 
 
+def test_what_a_folder_left_out_counts_among_its_images() -> None:
+    """As training counts: 4 of 396 images and 4 that were left out is 1 % of 400."""
+    folder = Part("unlabeled", {}, "", "photos", (), images=IMAGES[4:], left_out=("a.jpg",) * 4)
+    (found,) = under_policy([bad(folder.where, "unreadable-image", 4)], [folder], DataPolicy())
+    assert found.severity == "hurts"
+
+
 def test_leaks_between_sources_fail_unless_allowed() -> None:
     leak = hurts("leak-between-sources", "labeled.json and unlabeled.json", "x", "split again")
     (refused,) = under_policy([leak], [], DataPolicy())

@@ -164,7 +164,7 @@ BAD: list[tuple[str, Case, str]] = [
         "no network 'teacher'",
     ),
     ("classes", lambda place, root: {"config": changed(place, root, few)}, "has num_classes=8, but"),
-    ("no classes", lambda place, root: {"config": changed(place, root, no_classes)}, "names no metainfo"),
+    ("no classes", lambda place, root: {"config": changed(place, root, no_classes)}, "names no classes"),
     ("step", lambda place, root: {"config": changed(place, root, own_step)}, "transform BatchResize is not"),
     ("other files", lambda place, root: {"out": holding(root / "o", "a.txt")}, "other files (a.txt)"),
     ("a config", lambda place, root: {"out": holding(root / "o", "config.py")}, "other files (config.py)"),

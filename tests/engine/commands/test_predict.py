@@ -228,6 +228,7 @@ def test_bad_images_are_named_and_skipped(place: Path, whole: Path, tmp_path: Pa
     assert run(place, tmp_path / "out", "--batch-size", "1", images=images) == 0
     said = capsys.readouterr().out
     assert "image 2.png can't be read" in said and "image more/5.png can't be read" in said
+    assert "of 7 images, " in said and ", 2 skipped (2.png, more/5.png): " in said.splitlines()[-1]
     found = content(tmp_path / "out")
     assert [each["file_name"] for each in found["skipped"]] == ["2.png", "more/5.png"]
     assert all(each["fault"] for each in found["skipped"])

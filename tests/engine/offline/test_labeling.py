@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from ssod.engine.offline.partial import PartialFile, partial_files
 from ssod.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("registered")
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -303,11 +306,15 @@ def write(path: Path, content: bytes) -> Path:
 
 Words = Callable[[Path, Path], dict[str, Any]]
 BAD: list[tuple[str, Words, str]] = [
-    ("no image", lambda place, root: {"images": write(root / "x/a.png", b"no").parent}, "is not an image"),
-    ("empty image", lambda place, root: {"images": write(root / "x/a.png", b"").parent}, "a.png is empty"),
+    ("no image", lambda place, root: {"images": write(root / "x/a.png", b"no").parent}, "(not an image"),
+    ("empty image", lambda place, root: {"images": write(root / "x/a.png", b"").parent}, "a.png (empty"),
     ("empty folder", lambda place, root: {"images": write(root / "x/a.md", b"").parent}, "holds no image"),
     ("no images", lambda place, root: {"images": root / "gone"}, "do not exist"),
-    ("wrong list", lambda place, root: {"images": write(root / "a.txt", b"gone.png")}, "cannot read image"),
+    (
+        "wrong list",
+        lambda place, root: {"images": write(root / "a.txt", b"gone.png")},
+        "gone.png (No such file",
+    ),
     ("another model", lambda place, root: {"checkpoint": place / "plain.pth"}, "belongs to another model"),
     ("no checkpoint", lambda place, root: {"checkpoint": root / "gone.pth"}, "does not exist"),
     ("no config", lambda place, root: {"config": root / "gone.py"}, "does not exist"),
@@ -345,14 +352,15 @@ def test_the_command_says_what_it_wrote(place: Path, whole: Path, tmp_path: Path
 # ---------------------------------------------------------------- bad images
 
 
-def label_some_bad(place: Path, folder: Path, out: Path, most_bad: int) -> Any:
+def label_some_bad(place: Path, folder: Path, out: Path, most_bad: int, **more: Any) -> Any:
     config = read_config(place / "config.py")
     images = read_images(folder)
     model = small_run.build()
     model.load_state_dict(torch.load(place / "model.pth", weights_only=True)["state_dict"])
     made = provenance.provenance_of(config, place / "model.pth", images, 0.5, "teacher")
     pipeline, categories = provenance.labeling_pipeline(config), labeling.categories_of(config)
-    labeling.label_images(model, images, out, made, pipeline, categories, batch_size=2, most_bad=most_bad)
+    how = dict(batch_size=2, most_bad=most_bad) | more
+    labeling.label_images(model, images, out, made, pipeline, categories, **how)
     return read_pseudo_coco(out)
 
 
@@ -391,3 +399,81 @@ def test_images_that_cannot_be_read_get_no_box_up_to_a_bound(
         label_some_bad(place, folder, tmp_path / "b.json", most_bad=2)
     with pytest.raises(UserError, match=r"2\.png is not an image"):
         label_some_bad(place, folder, tmp_path / "c.json", most_bad=0)
+
+
+def run(place: Path, images: Path, out: Path, *more: str) -> int:
+    words = [place / "config.py", place / "model.pth", images, "--out", out, "--min-score", "0.5", *more]
+    code: int = load_tool("pseudo_label").main([str(word) for word in words])
+    return code
+
+
+def spoil(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).write_bytes(b"no image")
+
+
+def test_the_command_leaves_bad_images_out_as_many_as_training_does(
+    place: Path, whole: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Named as they are met, counted at the end, in the file under "skipped"; the others keep their ids."""
+    images, out = small_run.write_images(tmp_path / "images"), tmp_path / "a.json"
+    spoil(images, "2.png", "5.png")
+    assert run(place, images, out, "--batch-size", "1") == 0
+    said = capsys.readouterr().out
+    assert "image 2.png can't be read: not an image" in said and "5 of 5 images" in said
+    assert ", 2 skipped (2.png, 5.png): " in said.splitlines()[-1]
+    file = read_pseudo_coco(out)
+    assert [(each["id"], each["file_name"]) for each in file.skipped] == [(3, "2.png"), (6, "5.png")]
+    assert [each["id"] for each in file.images] == [1, 2, 4, 5, 7] and not partial_files(out)
+    assert run(place, images, out, "--batch-size", "1") == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_above_the_bound_one_line_names_them_all_and_says_what_goes_on(
+    place: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """What was labeled is kept for a higher bound; for mended images it is of no use, and that is said."""
+    images, out = small_run.write_images(tmp_path / "images"), tmp_path / "a.json"
+    spoil(images, "1.png", "2.png", "4.png", "5.png")
+    assert run(place, images, out) == 2
+    complained = capsys.readouterr().err
+    assert "4 of 7 images to label can't be read, and 3 may be: 1.png (not" in complained
+    assert "5.png (not" in complained and complained.count("\n") == 1
+    assert run(place, images, out, "--resume", "--cfg-options", "data_policy.max_bad_fraction=0.6") == 0
+    assert len(read_pseudo_coco(out).skipped) == 4
+    out.unlink()
+    assert run(place, images, out) == 2
+    (images / "1.png").unlink()
+    capsys.readouterr()
+    for more in ((), ("--resume",)):
+        assert run(place, images, out, *more) == 2
+        assert "was begun with other images: remove it to begin anew" in capsys.readouterr().err
+    partial_files(out)[0].unlink()
+    assert run(place, images, out) == 0
+
+
+def test_a_policy_of_no_bad_image_stops_at_the_first(place: Path, tmp_path: Path, capsys: Any) -> None:
+    images = small_run.write_images(tmp_path / "images")
+    spoil(images, "2.png")
+    assert run(place, images, tmp_path / "a.json", "--cfg-options", "data_policy.on_bad_image=raise") == 2
+    assert "2.png is not an image" in capsys.readouterr().err
+
+
+def test_images_mended_since_are_read_again(place: Path, tmp_path: Path, whole: Path) -> None:
+    """Where labels are of names alone, as in the stages of STAC."""
+    folder, out = small_run.write_images(tmp_path / "images"), tmp_path / "a.json"
+    spoil(folder, "2.png")
+    with pytest.raises(UserError, match="2 of 7"):
+        spoil(folder, "3.png")
+        label_some_bad(place, folder, out, most_bad=1)
+    for name in ("2.png", "3.png"):
+        shutil.copy(place / "images" / name, folder / name)
+    label_some_bad(place, folder, out, most_bad=1, resume=True)
+    assert read_pseudo_coco(out).annotations == read_pseudo_coco(whole).annotations
+
+
+def test_the_command_is_quiet_from_its_first_import(tmp_path: Path) -> None:
+    """mmdet greets whoever imports its datasets, twice."""
+    words = [sys.executable, str(PROJECT / "tools/pseudo_label.py"), "gone.py", "gone.pth", "gone"]
+    done = subprocess.run([*words, "--out", "a.json"], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
