@@ -53,6 +53,8 @@ def main(words: list[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains; 75 where a signal stopped it."""
+    from mmengine.dist import is_main_process
+
     from ssod.engine.train import train
 
     result = train(
@@ -65,7 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
         options=arguments.cfg_options,
         scale_to=arguments.scale_to,
     )
-    return 75 if result["status"] == "stopped" else 0
+    if result["status"] != "stopped":
+        return 0
+    if is_main_process():
+        print("run the same command with --resume to go on")
+    return 75
 
 
 if __name__ == "__main__":

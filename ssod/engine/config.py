@@ -12,6 +12,7 @@ from mmengine.config import Config
 from ssod.engine.faults.data_policy import DataPolicy, share_classes
 from ssod.engine.loading import choose_workers
 from ssod.engine.mistakes import suggest
+from ssod.engine.number_faults import length_faults, number_faults
 from ssod.errors import UserError
 
 # What mmengine's Runner or a part of ours reads. Any other name must be a helper variable.
@@ -63,6 +64,8 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
 def read_config(path: str | Path) -> Config:
     """The config file with its bases; UserError for a missing file, bad syntax, a failing line."""
     path = Path(path)
+    if path.suffix in (".pth", ".pt"):
+        raise UserError(f"{path} is a checkpoint: the config comes first")
     if not path.is_file():
         near = sorted(str(each) for each in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise UserError(f"config file {path} does not exist{suggest(str(path), near)}")
@@ -200,6 +203,13 @@ def _check_loop(config: Config) -> None:
     """Raises UserError for a training counted in epochs, or one that our hooks can't follow."""
     for fault in chain(loop_faults(config), batch_faults(config)):
         raise UserError(fault)
+    check_numbers(config)
+
+
+def check_numbers(config: Config) -> None:
+    """Raises UserError for a seed or a rate that can't be one."""
+    for fault in number_faults(config):
+        raise UserError(fault)
 
 
 def loop_faults(config: Config) -> Iterator[str]:
@@ -212,6 +222,7 @@ def loop_faults(config: Config) -> Iterator[str]:
         )
     elif "max_iters" not in train:
         yield "train_cfg has no max_iters: say how many iterations to train"
+    yield from length_faults(config)
     schedulers = config.get("param_scheduler") or []
     for scheduler in [schedulers] if isinstance(schedulers, Mapping) else schedulers:
         if scheduler.get("by_epoch", True):

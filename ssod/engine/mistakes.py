@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import importlib.util
 import inspect
 import re
 import traceback
@@ -14,7 +15,9 @@ from ssod.errors import UserError
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the nearest known name, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    near = near or [each for each in names if sorted(each) == sorted(name)]  # letters swapped in a short one
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -28,11 +31,26 @@ def mistakes_in_config() -> Iterator[None]:
     except FileNotFoundError as error:
         name = error.filename or str(error)
         raise UserError(f"{name} does not exist: check the paths in the config") from error
+    except ImportError as error:
+        module = _not_installed(error)
+        if module is None:
+            raise
+        raise UserError(
+            f"config: what it names needs {module}, which is not here: pip install {module}"
+        ) from error
     except (TypeError, KeyError) as error:
         message = _unknown_option(error) or _unknown_type(error)
         if message is None:
             raise
         raise UserError(message) from error
+
+
+def _not_installed(error: ImportError) -> str | None:
+    """The package that is missing; None where an import fails of something else."""
+    # mmengine's back ends raise another ImportError, which names none, while they handle the first.
+    name = error.name or getattr(error.__context__, "name", None) or ""
+    package = name.partition(".")[0]
+    return package if package and importlib.util.find_spec(package) is None else None
 
 
 def _unknown_option(error: BaseException) -> str | None:
@@ -74,7 +92,10 @@ def _types(kind: str) -> set[str]:
     """The names of all types that a registry of that kind knows, its parents' included."""
     registries = importlib.import_module("ssod.registry")
     names: set[str] = set()
-    for registry in vars(registries).values():
+    found: list[Any] = []
+    for value in vars(registries).values():
+        found += value if isinstance(value, list) else [value]
+    for registry in found:
         while getattr(registry, "name", None) == kind and hasattr(registry, "module_dict"):
             names |= set(registry.module_dict)
             registry = registry.parent

@@ -15,7 +15,7 @@ from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import _ParamScheduler
-from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
@@ -108,6 +108,14 @@ class SemiRunner(Runner):  # type: ignore[misc]
             for name in ("work_dir", "launcher", "test_cfg"):  # of this run, not of the experiment
                 config.pop(name, None)
             config.dump(Path(self.work_dir, "config.py"))
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """The wrapped optimizer; KeyError for one that is not registered, which mmengine would call."""
+        optimizer = optim_wrapper.get("optimizer") if isinstance(optim_wrapper, Mapping) else None
+        kind = optimizer.get("type") if isinstance(optimizer, Mapping) else None
+        if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
+            raise KeyError(f"{kind} is not in the mmengine::optimizer registry")
+        return super().build_optim_wrapper(optim_wrapper)
 
     def _build_param_scheduler(self, scheduler: Any, optim_wrapper: Any) -> list[Any]:
         """Schedules in iterations; mmengine asks for the length of an epoch, and there are none."""

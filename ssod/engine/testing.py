@@ -105,7 +105,8 @@ def _parts(config: Config, path: str | Path, split: str) -> tuple[Any, Any]:
     names = ("model", f"{split}_dataloader", f"{split}_evaluator")
     for name in names:
         if not config.get(name):
-            raise UserError(f"config {path} has no {name}, which testing on {split!r} needs")
+            mend = ": use --split val" if split == "test" and config.get("val_dataloader") else ""
+            raise UserError(f"config {path} has no {name}, which testing on {split!r} needs{mend}")
     return config[names[1]], config[names[2]]
 
 

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 
 from ssod.engine.config import (
-    default_work_dir,
+    check_numbers,
     load_config,
     use_fused_optimizer,
     use_mixed_precision,
@@ -40,8 +40,8 @@ from ssod.engine.runner import (
 )
 from ssod.engine.saving import checkpoints
 from ssod.engine.saving.resume import size_of
+from ssod.engine.saving.start import starting_point, work_dir_of
 from ssod.engine.stop import StopSignal
-from ssod.errors import UserError
 from ssod.registry import register_all_modules
 
 
@@ -70,13 +70,14 @@ def train(
         config = load_config(config_path, options)
         if seed is not None:
             config.randomness.seed = seed
+            check_numbers(config)
         if amp:
             gpu = torch.cuda.is_available()
             use_mixed_precision(config, gpu, gpu and torch.cuda.is_bf16_supported())
         use_fused_optimizer(config, torch.cuda.is_available())
         if torch.cuda.is_available():
             pin_batches(config)
-        place = Path(work_dir or config.get("work_dir") or default_work_dir(config_path))
+        place = Path(work_dir or config.get("work_dir") or work_dir_of(config_path, resume))
         config.pop("work_dir", None)
         config.launcher = choose_launcher(launcher or config.get("launcher"))
         start_processes(config.launcher, timeout_of(config))
@@ -117,7 +118,7 @@ def _train_in(
     stop: StopSignal,
 ) -> dict[str, Any]:
     """The result of a run in a work dir that is free or may be resumed."""
-    source = on_main(lambda: _prepare(work_dir, config, resume))
+    source = on_main(lambda: starting_point(work_dir, config, resume))
     if source == "finished":
         if is_main_process():
             print(f"nothing to do: the {config.train_cfg.max_iters} iterations of {work_dir} are done")
@@ -135,28 +136,6 @@ def _train_in(
     finally:
         if held is not None:
             held.close()
-
-
-def _prepare(work_dir: Path, config: Config, resume: bool | str | Path) -> str | None:
-    """The checkpoint to resume, "finished" if there is nothing left to do, None to begin."""
-    result.check_free(work_dir, bool(resume))
-    given = None if isinstance(resume, bool) else Path(resume)
-    source = given or work_dir / checkpoints.FOLDER / checkpoints.LAST
-    if not resume or (given is None and not source.exists()):
-        # A job that is put back into the queue says --resume from the start.
-        if resume:
-            result.check_free(work_dir, False)
-        return None
-    if given is not None and not given.resolve().is_relative_to(work_dir.resolve()):
-        result.check_free(work_dir, False)
-    content = checkpoints.load(source, lazily=True)
-    if "optimizer" not in content:
-        raise UserError(f"checkpoint {source} has no optimizer state: resume from {checkpoints.LAST}")
-    status = (result.read_result(work_dir) or {}).get("status")
-    finished = content.get("meta", {}).get("iter", 0) >= config.train_cfg.max_iters
-    if finished and given is None and status == "done":
-        return "finished"
-    return str(source)
 
 
 def _run(

@@ -73,6 +73,17 @@ def test_unknown_option_paths(tmp_path: Path, key: str, said: str) -> None:
         ("train_cfg = dict(by_epoch=True, max_epochs=12)\n", "counts in epochs"),
         ("train_cfg = dict(type='EpochBasedTrainLoop', max_iters=1)\n", "counts in epochs"),
         ("train_cfg = dict(val_interval=3)\n", "no max_iters"),
+        ("train_cfg.update(max_iters='abc')\n", "train_cfg.max_iters is 'abc': give a whole number"),
+        ("train_cfg.update(max_iters=-5)\n", "train_cfg.max_iters is -5"),
+        ("train_cfg.update(max_iters=2.5)\n", "train_cfg.max_iters is 2.5"),
+        ("train_cfg.update(val_interval=0)\n", "train_cfg.val_interval is 0"),
+        ("randomness = dict(seed=-1)\n", "randomness.seed) is -1"),
+        ("randomness = dict(seed='one')\n", "randomness.seed) is 'one'"),
+        (
+            "optim_wrapper['optimizer']['lr'] = 'fast'\n",
+            "optim_wrapper.optimizer.lr is 'fast': give a number",
+        ),
+        ("optim_wrapper['optimizer']['weight_decay'] = -1\n", "optim_wrapper.optimizer.weight_decay is -1"),
         ("param_scheduler = [dict(type='StepLR', step_size=1)]\n", "by_epoch=False"),
         ("val_dataloader = dict(x=1)\n", "has no val_evaluator"),
         ("train_dataloader.update(sampler=dict(counts=(1, 4)))\n", "sum to 5"),
@@ -87,6 +98,16 @@ def test_configs_that_cannot_train(tmp_path: Path, more: str, said: str) -> None
     with pytest.raises(UserError) as caught:
         load_config(written(tmp_path, more))
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_numbers_that_can_be_meant(tmp_path: Path) -> None:
+    more = "train_cfg.update(max_iters=1e3, val_interval=1)\nrandomness = dict(seed=None)\n"
+    assert load_config(written(tmp_path, more)).train_cfg.max_iters == 1000
+
+
+def test_a_checkpoint_in_the_place_of_the_config() -> None:
+    with pytest.raises(UserError, match=r"run/last\.pth is a checkpoint: the config comes first"):
+        load_config("run/last.pth")
 
 
 def test_helper_variables_are_told_from_mistakes() -> None:
@@ -125,3 +146,4 @@ def test_default_work_dir() -> None:
 def test_suggest() -> None:
     assert suggest("scor", ["score", "class"]) == "; did you mean score?"
     assert suggest("zebra", ["score"]) == ""
+    assert suggest("SDG", ["Adam", "SGD"]) == "; did you mean SGD?"  # two letters swapped

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from ssod.engine.testing import evaluate_checkpoint
+from ssod.errors import UserError
 from ssod.registry import MODELS
 
 
@@ -17,3 +19,14 @@ def test_without_workers_none_persist(toy_config: Callable[[str], Path], tmp_pat
     found = evaluate_checkpoint(config, tmp_path / "toy.pth", options={"val_dataloader.num_workers": 0})
     assert found["iteration"] == 3 and found["num_images"] == 3
     assert 0 < found["metrics"]["teacher"]["bbox_mAP"] < 1
+
+
+def test_mistakes_of_the_command_line_are_mended_in_a_line(
+    toy_config: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config, checkpoint = toy_config(""), tmp_path / "toy.pth"
+    checkpoint.write_bytes(b"")
+    with pytest.raises(UserError, match=r"no test_dataloader, .* needs: use --split val$"):
+        evaluate_checkpoint(config, checkpoint, split="test")
+    with pytest.raises(UserError, match=r"toy\.pth is a checkpoint: the config comes first"):
+        evaluate_checkpoint(checkpoint, config)

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,10 @@ def test_resume_of_another_model_counts_the_differences(toy_config: Config, tmp_
         ("default_hooks.update(checkpoint=dict(type='Checkpoints', every=1))\n", "option 'every'"),
         ("val_cfg = dict(which=('twin',))\n", "no network 'twin'"),
         ("optim_wrapper.update(precision='int8')\n", "precision 'int8'"),
+        (
+            "optim_wrapper.update(optimizer=dict(type='SDG', lr=0.1))\n",
+            "there is no optimizer of type 'SDG'; did you mean SGD?",
+        ),
         ("optim_wrapper.update(clip_grad=dict(norm=3))\n", "max_norm and norm_type"),
         ("load_from = 'nowhere.pth'\n", "nowhere.pth does not exist"),
     ],
@@ -261,6 +266,20 @@ def test_wrong_options_are_one_line(toy_config: Config, tmp_path: Path, more: st
     with pytest.raises(UserError, match=message) as caught:
         train(toy_config(more), work_dir=tmp_path / "run")
     assert "\n" not in str(caught.value)
+
+
+def test_a_seed_that_is_none_is_one_line(toy_config: Config, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--seed.* is -1: give a whole number from 0"):
+        train(toy_config(), work_dir=tmp_path / "run", seed=-1)
+
+
+def test_a_back_end_that_is_not_installed_is_one_line(
+    toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    more = "visualizer = dict(type='Visualizer', vis_backends=[dict(type='WandbVisBackend')])\n"
+    with pytest.raises(UserError, match=r"needs wandb, which is not here: pip install wandb$"):
+        train(toy_config(more), work_dir=tmp_path / "run")
 
 
 def test_amp_trains_in_bfloat16(toy_config: Config, tmp_path: Path) -> None:

@@ -169,7 +169,9 @@ def test_sigint_then_resume(tmp_path: Path, fails: Callable[..., str]) -> None:
         assert time.time() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 75
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert said.endswith("\nrun the same command with --resume to go on\n")
     stopped = result_of(out)
     assert stopped["status"] == "stopped" and 2 <= stopped["iterations"] < 400
     assert (out / "checkpoints" / "last.pth").exists()

@@ -1,7 +1,10 @@
 """What a checkpoint holds beside mmengine's keys, so that a run goes on to the bit, or on other processes."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 
 from ssod.engine.recipe.step_size import Size
@@ -36,12 +39,33 @@ def take_up(runner: Any, checkpoint: dict[str, Any]) -> None:
     loop = runner.train_loop
     loop.sampler_state = checkpoint.get("sampler")
     states = checkpoint.get("random_state")
-    now, saved = size_of(runner), checkpoint["meta"].get("size")
-    before = now if saved is None else Size(**{**saved, "counts": tuple(saved["counts"])})
+    now = size_of(runner)
+    before = _size_then(checkpoint["meta"], now)
     if before.world_size == now.world_size:
         loop.random_state = states[get_rank()] if isinstance(states, list) else states
     if (before.world_size, before.counts) != (now.world_size, now.counts):
         _move(runner, checkpoint, before, now)
+
+
+def check_length(config: Config, source: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Raises UserError for a checkpoint beyond the config's last iteration, where both count the same images.
+
+    Where they don't, `take_up` compares the images that were seen.
+    """
+    meta, now = checkpoint.get("meta", {}), Size.of(config, get_world_size())
+    before, end = _size_then(meta, now), config.train_cfg.max_iters
+    same = (before.world_size, before.counts) == (now.world_size, now.counts)
+    if same and meta.get("iter", 0) > end:
+        raise UserError(
+            f"checkpoint {source} is of iteration {meta['iter']}, beyond this config's train_cfg.max_iters="
+            f"{end}: raise that, or choose another --work-dir"
+        )
+
+
+def _size_then(meta: Mapping[str, Any], now: Size) -> Size:
+    """How many images went into an iteration of the checkpoint's run; as now if it does not say."""
+    saved = meta.get("size")
+    return now if saved is None else Size(**{**saved, "counts": tuple(saved["counts"])})
 
 
 def _move(runner: Any, checkpoint: dict[str, Any], before: Size, now: Size) -> None:

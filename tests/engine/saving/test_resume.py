@@ -76,3 +76,21 @@ def test_a_schedule_that_is_over_is_refused(toy_config: Config, tmp_path: Path) 
     with pytest.raises(UserError, match=r"has seen 12 images, and this config's 6 iterations of 1x2 images"):
         train(toy_config(), work_dir=tmp_path, resume=True, options={"train_cfg.max_iters": 6})
     assert (tmp_path / "result.json").read_bytes() == before
+
+
+def test_a_checkpoint_beyond_the_schedule_is_refused(toy_config: Config, tmp_path: Path, capfd: Any) -> None:
+    """With as many images an iteration, whether the run was stopped or done; at its end it is done."""
+    train(toy_config(), work_dir=tmp_path, options={"train_cfg.max_iters": 7})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    refused = r"is of iteration 7, beyond this config's train_cfg.max_iters=6: raise that"
+    for resume in (True, tmp_path / "checkpoints" / "last.pth"):
+        with pytest.raises(UserError, match=refused):
+            train(toy_config(), work_dir=tmp_path, resume=resume, options={"train_cfg.max_iters": 6})
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    capfd.readouterr()
+    train(toy_config(), work_dir=tmp_path, resume=True, options={"train_cfg.max_iters": 7})
+    assert "nothing to do" in capfd.readouterr().out
+    text = (tmp_path / "result.json").read_text()
+    (tmp_path / "result.json").write_text(text.replace('"done"', '"stopped"'))
+    with pytest.raises(UserError, match=refused):
+        train(toy_config(), work_dir=tmp_path, resume=True, options={"train_cfg.max_iters": 6})

@@ -1,0 +1,60 @@
+"""Where a run lies and what it starts from: the beginning, a checkpoint, or its end."""
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ssod.engine.config import default_work_dir
+from ssod.engine.records import result
+from ssod.engine.saving import checkpoints
+from ssod.engine.saving.dumped import NAME
+from ssod.engine.saving.resume import check_length
+from ssod.engine.saving.same_run import check_same_run
+from ssod.errors import UserError
+
+
+def work_dir_of(config_path: str | Path, resume: bool | str | Path) -> Path:
+    """The work dir of a config for which none is named; UserError where that could be one of two.
+
+    A run's own config.py trains again beside it, in `<its folder>_again`. With resume it means its own
+    folder, or the one beside it where that one alone is not at its end.
+    """
+    usual, own = default_work_dir(config_path), Path(config_path).parent
+    if not resume or Path(config_path).name != NAME or result.read_result(own) is None:
+        return usual
+    again = result.read_result(usual)
+    if again is None or again.get("status") == "done":
+        return own
+    if (result.read_result(own) or {}).get("status") == "done":
+        return usual
+    raise UserError(f"--resume: {own} and {usual} both hold an unfinished run: name one with --work-dir")
+
+
+def starting_point(work_dir: Path, config: Config, resume: bool | str | Path) -> str | None:
+    """The checkpoint to resume, "finished" if there is nothing left to do, None to begin."""
+    result.check_free(work_dir, bool(resume))
+    given = None if isinstance(resume, bool) else Path(resume)
+    source = given or work_dir / checkpoints.FOLDER / checkpoints.LAST
+    if not resume or (given is None and not source.exists()):
+        # A job that is put back into the queue says --resume from the start.
+        if resume:
+            result.check_free(work_dir, False)
+            print(f"nothing to resume in {work_dir}: begins at 0")
+        return None
+    if given is None or given.resolve().is_relative_to(work_dir.resolve()):
+        said = check_same_run(work_dir, config)
+    else:
+        said = ""
+        result.check_free(work_dir, False)
+    content: dict[str, Any] = checkpoints.load(source, lazily=True)
+    if "optimizer" not in content:
+        raise UserError(f"checkpoint {source} has no optimizer state: resume from {checkpoints.LAST}")
+    check_length(config, source, content)
+    status = (result.read_result(work_dir) or {}).get("status")
+    finished = content.get("meta", {}).get("iter", 0) >= config.train_cfg.max_iters
+    if finished and given is None and status == "done":
+        return "finished"
+    if said:
+        print(said)
+    return str(source)

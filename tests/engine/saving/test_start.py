@@ -1,0 +1,48 @@
+"""Where a run lies that is resumed, and that one says where nothing is there to resume."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssod.engine.saving.start import work_dir_of
+from ssod.engine.train import train
+from ssod.errors import UserError
+
+
+def test_a_runs_own_config_is_resumed_in_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own, again = Path("work_dirs/run"), Path("work_dirs/run_again")
+    config = own / "config.py"
+    assert work_dir_of(config, False) == again
+    assert work_dir_of(config, True) == again  # nobody's run lies beside it
+    assert work_dir_of("configs/fixmatch/shapes.py", True) == Path("work_dirs/fixmatch/shapes")
+
+    def now(folder: Path, status: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "result.json").write_text(json.dumps({"status": status}))
+
+    now(own, "stopped")
+    assert work_dir_of(config, False) == again
+    assert work_dir_of(config, True) == work_dir_of(config, "some.pth") == own
+    now(own, "done")
+    assert work_dir_of(config, True) == own
+    now(again, "stopped")
+    assert work_dir_of(config, True) == again
+    now(own, "stopped")
+    with pytest.raises(UserError, match=r"both hold an unfinished run: name one with --work-dir"):
+        work_dir_of(config, True)
+    now(again, "done")
+    assert work_dir_of(config, True) == own
+
+
+def test_nothing_to_resume_is_said(toy_config: Callable[[str], Path], tmp_path: Path, capfd: Any) -> None:
+    config, out = toy_config(""), tmp_path / "run"
+    train(config, work_dir=out, resume=True, options={"train_cfg.max_iters": 2})
+    assert f"nothing to resume in {out}: begins at 0\n" in capfd.readouterr().out
+    train(config, work_dir=out, resume=True, options={"train_cfg.max_iters": 3})
+    assert "nothing to resume" not in capfd.readouterr().out
