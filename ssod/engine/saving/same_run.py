@@ -9,9 +9,10 @@ from mmengine.config import Config
 
 from ssod.engine.recipe.scaling import scale
 from ssod.engine.recipe.step_size import Size, written_for
-from ssod.engine.saving.dumped import read_dumped
 from ssod.errors import UserError
+from ssod.written_config import NotDataError, read_written
 
+NAME = "config.py"
 Difference = tuple[str, Any, Any]  # place in the config, value in the work dir, value here
 
 # Which images a data set takes: its files, by name, and the ids of its part of them.
@@ -28,8 +29,9 @@ def check_same_run(work_dir: Path, config: Config) -> str:
     their last name, for a run may move to another machine. What one of the two leaves out may be a default
     of the other, and is no reason to refuse; nor is a work dir without a config that can be read.
     """
-    before, now = read_dumped(work_dir), config.to_dict()
-    if before is None:
+    try:
+        before, now = read_written(work_dir / NAME), config.to_dict()
+    except NotDataError:
         return ""
     for place, old, new in _other_run(before, now):
         raise UserError(

@@ -8,9 +8,8 @@ from mmengine.config import Config
 from ssod.engine.config import default_work_dir
 from ssod.engine.records import result
 from ssod.engine.saving import checkpoints
-from ssod.engine.saving.dumped import NAME
 from ssod.engine.saving.resume import check_length
-from ssod.engine.saving.same_run import check_same_run
+from ssod.engine.saving.same_run import NAME, check_same_run
 from ssod.errors import UserError
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from ssod.engine.saving.dumped import read_dumped
 from ssod.engine.saving.same_run import check_same_run
 from ssod.engine.train import train
 from ssod.errors import UserError
@@ -119,15 +118,6 @@ def test_a_config_that_cannot_be_read_refuses_nothing(tmp_path: Path, text: str 
     if text is not None:
         (tmp_path / "config.py").write_text(text)
     assert check_same_run(tmp_path, Config(copy.deepcopy(RUN))) == ""
-
-
-def test_nothing_is_executed(tmp_path: Path) -> None:
-    for text in ("a = open('trap', 'w')", "a = dict.__subclasses__()", "a = [b for b in (1,)]", "a = f'{1}'"):
-        (tmp_path / "config.py").write_text(text)
-        assert read_dumped(tmp_path) is None
-    (tmp_path / "config.py").write_text("a = dict(b=-1, c=(float('inf'), -inf), d={'e f': [None]})\n")
-    expected = {"b": -1, "c": (float("inf"), float("-inf")), "d": {"e f": [None]}}
-    assert read_dumped(tmp_path) == {"a": expected}
 
 
 def test_a_run_of_another_method_is_no_finished_one(
