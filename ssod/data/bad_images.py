@@ -25,13 +25,12 @@ class Replaced(NamedTuple):
     reason: str
 
 
-def too_narrow(error: cv2.error, dataset: Any, index: int) -> BadImageError:
+def too_narrow(error: cv2.error, path: str) -> BadImageError:
     """What OpenCV means where it was to resize an image to nothing on one side; raises any other error."""
     if error.func != "resize" or error.code != cv2.Error.StsAssert:
         raise error
-    path = dataset.get_data_info(index)["img_path"]
     width, height = image_size(path)
-    reason = f"too narrow for the scale of its view, {width} x {height} px"
+    reason = f"too narrow for its scale, {width} x {height} px"
     return BadImageError(f"image {path} is {reason}: leave it out", path, reason)
 
 
@@ -102,7 +101,7 @@ class ReplaceBadImages(Dataset[Any]):
             try:
                 return self.dataset[index]
             except cv2.error as error:  # at the scale that was drawn, perhaps not at the next
-                narrow = too_narrow(error, self.dataset, index)
+                narrow = too_narrow(error, self.dataset.get_data_info(index)["img_path"])
                 return BadImage(narrow.path, narrow.reason)
             except BadImageError as error:
                 self._known[index] = BadImage(error.path, error.reason)

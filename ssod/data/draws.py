@@ -106,7 +106,7 @@ class SeededDraws(Dataset[Any]):
         try:
             return self.dataset[index]
         except cv2.error as error:
-            raise too_narrow(error, self.dataset, index) from None
+            raise too_narrow(error, self.dataset.get_data_info(index)["img_path"]) from None
 
     def __getattr__(self, name: str) -> Any:
         if name == "dataset" or name.startswith("__"):  # not there yet, or a question of pickle and copy

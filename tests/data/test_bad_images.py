@@ -129,7 +129,7 @@ def resized(folder: Path, kind: str) -> Any:
 
 
 def test_an_image_that_a_resize_leaves_nothing_of_is_a_bad_one(narrow: Path) -> None:
-    said = "too narrow for the scale of its view, 3000 x 1 px"
+    said = "too narrow for its scale, 3000 x 1 px"
     dataset = resized(narrow, "ReplaceBadImages")
     item = dataset[1]
     assert notes_of(collate_views([item])) == [[(0, str(narrow / "1.png"), said)]]

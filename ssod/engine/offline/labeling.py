@@ -13,7 +13,8 @@ from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from torch.utils.data import DataLoader, Dataset
 
 import ssod.data.transforms  # noqa: F401  registers what the pipeline names
-from ssod.data.decode import BadImage, image_size
+from ssod.data.bad_images import too_narrow
+from ssod.data.decode import BadImage
 from ssod.data.pseudo_coco import Provenance, read_pseudo_coco, write_pseudo_coco
 from ssod.data.unlabeled import ImageFile, ImageSet
 from ssod.data.workers import SteadyWorker
@@ -84,11 +85,7 @@ class _Images(Dataset[Any]):
         try:
             return self.pipeline({"img_path": image.path, "img_id": image.id})
         except cv2.error as error:
-            if error.func != "resize" or error.code != cv2.Error.StsAssert:
-                raise
-            width, height = image_size(image.path)
-        reason = f"too narrow for the test scale, {width} x {height} px"
-        raise BadImageError(f"image {image.path} is {reason}: leave it out", image.path, reason)
+            raise too_narrow(error, image.path) from None
 
 
 def _collate(items: Sequence[Any]) -> tuple[Any, list[BadImage | None]]:

@@ -218,7 +218,7 @@ def test_a_very_narrow_image_is_skipped(place: Path, tmp_path: Path, capsys: Any
     cv2.imwrite(str(images / "2.png"), np.zeros((3000, 4, 3), np.uint8))
     assert run(place, tmp_path / "out", "--num-workers", "1", images=images) == 0
     [skipped] = content(tmp_path / "out")["skipped"]
-    assert skipped["fault"] == "too narrow for the test scale, 4 x 3000 px"
+    assert skipped["fault"] == "too narrow for its scale, 4 x 3000 px"
 
 
 def test_bad_images_are_named_and_skipped(place: Path, whole: Path, tmp_path: Path, capsys: Any) -> None:

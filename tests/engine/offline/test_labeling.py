@@ -373,12 +373,10 @@ def test_an_image_too_narrow_for_the_test_scale_is_a_bad_one(
         cv2.imwrite(str(folder / name), np.zeros(shape, np.uint8))
     found = label_some_bad(place, folder, tmp_path / "a.json", most_bad=2)
     said = capsys.readouterr().out
-    assert "image 2.png can't be read: too narrow for the test scale, 3000 x 4 px" in said
-    assert "image 3.png can't be read: too narrow for the test scale, 4 x 3000 px" in said
+    assert "image 2.png can't be read: too narrow for its scale, 3000 x 4 px" in said
+    assert "image 3.png can't be read: too narrow for its scale, 4 x 3000 px" in said
     assert [image["width"] for image in found.images][2:5] == [0, 0, 1], "a tiny image is none"
-    with pytest.raises(
-        UserError, match=r"2\.png is too narrow for the test scale, 3000 x 4 px: leave it out"
-    ):
+    with pytest.raises(UserError, match=r"2\.png is too narrow for its scale, 3000 x 4 px: leave it out"):
         label_some_bad(place, folder, tmp_path / "b.json", most_bad=0)
 
 
