@@ -12,6 +12,8 @@ from ssod.engine.saving.resume import check_length
 from ssod.engine.saving.same_run import NAME, check_same_run
 from ssod.errors import UserError
 
+STAGES = "stage_*_*/metrics.jsonl"
+
 
 def work_dir_of(config_path: str | Path, resume: bool | str | Path) -> Path:
     """The work dir of a config for which none is named; UserError where that could be one of two.
@@ -32,6 +34,8 @@ def work_dir_of(config_path: str | Path, resume: bool | str | Path) -> Path:
 
 def starting_point(work_dir: Path, config: Config, resume: bool | str | Path) -> str | None:
     """The checkpoint to resume, "finished" if there is nothing left to do, None to begin."""
+    if any(work_dir.glob(STAGES)):
+        raise UserError(f"work dir {work_dir} holds a training in stages: choose another --work-dir")
     result.check_free(work_dir, bool(resume))
     given = None if isinstance(resume, bool) else Path(resume)
     source = given or work_dir / checkpoints.FOLDER / checkpoints.LAST

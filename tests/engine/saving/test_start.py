@@ -46,3 +46,17 @@ def test_nothing_to_resume_is_said(toy_config: Callable[[str], Path], tmp_path: 
     assert f"nothing to resume in {out}: begins at 0\n" in capfd.readouterr().out
     train(config, work_dir=out, resume=True, options={"train_cfg.max_iters": 3})
     assert "nothing to resume" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_training_in_stages_is_not_written_over(
+    toy_config: Callable[[str], Path], tmp_path: Path, resume: bool
+) -> None:
+    """What a stopped STAC run leaves: no checkpoint of its own beside its stages."""
+    stage = tmp_path / "run" / "stage_1_teacher"
+    stage.mkdir(parents=True)
+    (stage / "metrics.jsonl").touch()
+    (stage.parent / "result.json").write_text('{"status": "stopped"}')
+    with pytest.raises(UserError, match="holds a training in stages: choose another"):
+        train(toy_config(""), work_dir=stage.parent, resume=resume)
+    assert (stage.parent / "result.json").read_text() == '{"status": "stopped"}'
