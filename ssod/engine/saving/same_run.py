@@ -1,6 +1,7 @@
 """Is what `--resume` would go on with the run that the work dir holds? Its config.py says what it was."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ Difference = tuple[str, Any, Any]  # place in the config, value in the work dir,
 _IMAGES = frozenset({"ann_file", "images", "labels", "only_ids", "except_ids", "indices"})
 # Where a run reads and how it computes, but not what: as ssod/engine/offline/provenance.py has it.
 _NO_IDENTITY = frozenset({"data_root", "fused", "foreach"})
+# Of a detector, what a checkpoint does not depend on: how it is tested, and what its weights began as.
+_NOT_OF_A_CHECKPOINT = re.compile(r"\.(test_cfg|init_cfg)\.|\.(weights|init_cfg)$")
 _SHOWN = 5  # differences in a line
 
 
@@ -57,7 +60,7 @@ def _other_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Di
         yield "model.method.type", old_type, new_type
     detectors = old_model.get("detector"), new_model.get("detector")
     for place, old, new in _differences(detectors[0], detectors[1], "model.detector"):
-        if None not in (old, new) and ".test_cfg." not in place:
+        if None not in (old, new) and not _NOT_OF_A_CHECKPOINT.search(place):
             yield place, old, new
     old_images, new_images = (
         dict(_images_of(_mapping(each.get("train_dataloader")).get("dataset"), "train_dataloader.dataset"))

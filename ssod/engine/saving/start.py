@@ -18,14 +18,15 @@ STAGES = "stage_*_*/metrics.jsonl"
 def work_dir_of(config_path: str | Path, resume: bool | str | Path) -> Path:
     """The work dir of a config for which none is named; UserError where that could be one of two.
 
-    A run's own config.py trains again beside it, in `<its folder>_again`. With resume it means its own
-    folder, or the one beside it where that one alone is not at its end.
+    A run's own config.py trains again in `work_dirs/<its folder>_again`. With resume it means its own folder,
+    or the other where that is a run of this very config and alone not at its end.
     """
     usual, own = default_work_dir(config_path), Path(config_path).parent
     if not resume or Path(config_path).name != NAME or result.read_result(own) is None:
         return usual
-    again = result.read_result(usual)
-    if again is None or again.get("status") == "done":
+    again = result.read_result(usual) or {}
+    ours = Path(again.get("config") or "").absolute() == Path(config_path).absolute()
+    if not ours or again.get("status") == "done":
         return own
     if (result.read_result(own) or {}).get("status") == "done":
         return usual

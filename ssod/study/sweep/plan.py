@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from ssod.errors import UserError
 from ssod.registry import METHODS, TEACHERS
-from ssod.study.sweep.definition import TWIN, Axes, Definition
+from ssod.study.sweep.definition import OWN_AXES, TWIN, Axes, Definition
 from ssod.study.sweep.resolve import Resolver, identity, is_of_the_method
 from ssod.study.sweep.splits import Split
 from ssod.study.sweep.state import folders_by_hash
@@ -130,8 +130,8 @@ def _twin_of(definition: Definition, axes: Axes) -> Axes:
 
 def _is_shared(definition: Definition, name: str, value: Any) -> bool:
     """Whether it changes anything that is not the method's alone."""
-    if name in ("method", "unlabeled_ratio"):
-        return False
+    if name in OWN_AXES:
+        return name not in ("method", "unlabeled_ratio")
     changed = definition.changes_of(name, value)
     return not changed or not all(map(is_of_the_method, changed))
 

@@ -104,8 +104,8 @@ class Resolver:
         varied: dict[str, Any] = {}
         for name, value in axes.items():
             changes = self.definition.changes_of(name, value)
-            if name == "seed" and not changes:
-                changes = {"randomness.seed": value}
+            if name == "seed":
+                changes = {"randomness.seed": value, **changes}
             for option, other in product(self.options, changes):
                 if _is_below(option, [other]) or _is_below(other, [option]):
                     raise UserError(f"--cfg-options {option}: axis {name} sets {other}: leave one out")

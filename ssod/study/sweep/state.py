@@ -67,13 +67,16 @@ def _locks(file: Any, kind: int = fcntl.LOCK_EX) -> bool:
 
 
 def folders_by_hash(work_dir: Path) -> dict[str, Path]:
-    """Which folder has which training, by the hashes in its run.json; of several one that is done."""
+    """Which folder has which training, by the hash in its run.json; of several one that is done.
+
+    The hash of what is trained, or, in folders of earlier versions, that of the config.
+    """
     found: dict[str, Path] = {}
     for path in sorted(work_dir.glob(f"*/{PLACE}")):
         place = read_json(path)
-        for digest in (place.get("training_sha256"), place.get("config_sha256")):
-            if digest and not (digest in found and is_done(found[digest])):
-                found[digest] = path.parent
+        digest = place.get("training_sha256") or place.get("config_sha256")
+        if digest and not (digest in found and is_done(found[digest])):
+            found[digest] = path.parent
     return found
 
 

@@ -78,6 +78,8 @@ def test_another_run_is_refused(tmp_path: Path, key: str, value: Any, said: str)
         ("model.detector.neck", {"type": "FPN"}, "model.detector.neck (left out) -> {'type': 'FPN'}"),
         ("model.detector.test_cfg.rcnn.score_thr", 0.01, "test_cfg.rcnn.score_thr 0.05 -> 0.01"),
         ("optim_wrapper.optimizer.lr", 0.2, "optim_wrapper.optimizer.lr 0.1 -> 0.2"),
+        # On a node without a network, as the error there says; the checkpoint has the weights anyway.
+        ("model.detector.backbone.weights", "../w/other.pth", "weights /here/r18.pth -> ../w/other.pth"),
     ],
 )
 def test_other_options_are_said(tmp_path: Path, key: str, value: Any, said: str) -> None:

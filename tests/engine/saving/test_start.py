@@ -22,9 +22,9 @@ def test_a_runs_own_config_is_resumed_in_its_own_folder(
     assert work_dir_of(config, True) == again  # nobody's run lies beside it
     assert work_dir_of("configs/fixmatch/shapes.py", True) == Path("work_dirs/fixmatch/shapes")
 
-    def now(folder: Path, status: str) -> None:
+    def now(folder: Path, status: str, of: Path = config) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "result.json").write_text(json.dumps({"status": status}))
+        (folder / "result.json").write_text(json.dumps({"status": status, "config": str(of)}))
 
     now(own, "stopped")
     assert work_dir_of(config, False) == again
@@ -37,6 +37,8 @@ def test_a_runs_own_config_is_resumed_in_its_own_folder(
     with pytest.raises(UserError, match=r"both hold an unfinished run: name one with --work-dir"):
         work_dir_of(config, True)
     now(again, "done")
+    assert work_dir_of(config, True) == own
+    now(again, "stopped", of=Path("work_dirs/other/run/config.py"))  # which trains again under that name, too
     assert work_dir_of(config, True) == own
 
 

@@ -200,7 +200,13 @@ def test_of_two_folders_with_one_training_the_done_one_counts(tmp_path: Path) ->
         (tmp_path / name / "result.json").write_text(f'{{"status": "{status}"}}')
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "run.json").write_text('{"config_sha256": "88"}')
-    assert folders_by_hash(tmp_path) == {"77": tmp_path / "b", "88": tmp_path / "old"}
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "run.json").write_text('{"config_sha256": "66", "training_sha256": "99"}')
+    assert folders_by_hash(tmp_path) == {
+        "77": tmp_path / "b",
+        "88": tmp_path / "old",
+        "99": tmp_path / "new",
+    }
 
 
 def test_two_files_of_one_name_are_not_drawn_from(tmp_path: Path, data_root: Path) -> None:
@@ -235,6 +241,13 @@ def test_the_command_line_does_not_set_what_an_axis_varies(
 ) -> None:
     with pytest.raises(UserError, match=said):
         expand(written(tmp_path, GRID + text), tmp_path, options)
+
+
+def test_a_seed_is_the_runs_seed_whatever_else_it_sets(tmp_path: Path) -> None:
+    text = GRID + "options = dict(seed='train_dataloader.sampler.seed')\n"
+    for run in expand(written(tmp_path, text), tmp_path):
+        assert run.config.randomness.seed == run.axes["seed"]
+        assert run.twin or run.config.train_dataloader.sampler.seed == run.axes["seed"]
 
 
 def test_values_may_stand_for_several_options(tmp_path: Path) -> None:
@@ -371,7 +384,10 @@ MISTAKES = [
         GRID + "cfg_options = {'optim_wrapper.optimizer.lrr': 3}\n",
         "AdamW has no option 'lrr'; did you mean lr",
     ),
-    (GRID + "cfg_options = {'optim_wrapper.optimizer.lr': 'fast'}\n", "run .*seed=0: config: "),
+    (
+        GRID + "cfg_options = {'optim_wrapper.optimizer.lr': 'fast'}\n",
+        "seed=0: .*lr is 'fast': give a number",
+    ),
     (GRID + "cfg_options = {'model.teacher.decey': 0.9}\n", "has no option 'decey'; did you mean decay"),
     (GRID + "iterations = 9\ncfg_options = {'train_cfg.max_iters': 3}\n", "both say how long"),
     (GRID + "axes['unlabeled_ratio'] = [0.3]\n", "unlabeled_ratio=0.3 does not fit"),
