@@ -25,6 +25,7 @@ from ssod.data.workers import SteadyWorker
 from ssod.engine.evaluate import prints_to
 from ssod.engine.mistakes import mistakes_in_config
 from ssod.engine.records.event_files import with_folders
+from ssod.engine.records.writing import write_text
 from ssod.models.folding import unfold_norms
 
 LOG = "train.log"
@@ -107,7 +108,7 @@ class SemiRunner(Runner):  # type: ignore[misc]
             config = Config(self.cfg.to_dict())
             for name in ("work_dir", "launcher", "test_cfg"):  # of this run, not of the experiment
                 config.pop(name, None)
-            config.dump(Path(self.work_dir, "config.py"))
+            write_text(Path(self.work_dir, "config.py"), config.pretty_text)
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         """The wrapped optimizer; KeyError for one that is not registered, which mmengine would call."""

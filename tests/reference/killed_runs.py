@@ -162,13 +162,13 @@ class Kill:
 
             whole, calls = torch.save, [0]
 
-            def half(content: Any, file: Any, *rest: Any) -> None:
+            def half(content: Any, file: Any, *rest: Any, **options: Any) -> None:
                 calls[0] += 1
                 if calls[0] == self.count:
                     file.write(b"PK\x03\x04" + bytes(1000))
                     file.flush()
                     self._strike()
-                whole(content, file, *rest)
+                whole(content, file, *rest, **options)
 
             checkpoint_writer.torch.save = half  # type: ignore[assignment]
 

@@ -26,6 +26,7 @@ from ssod.engine.offline.stage_plan import (
 from ssod.engine.processes import on_all, on_main
 from ssod.engine.records import result
 from ssod.engine.records.console import clock
+from ssod.engine.records.writing import write_text
 from ssod.engine.saving import checkpoints
 from ssod.engine.stop import StopSignal
 from ssod.engine.testing import load_model, silence
@@ -218,7 +219,7 @@ class _Run:
         if first and is_main_process():
             config = Config(self.config.to_dict())
             config.pop("launcher", None)
-            config.dump(self.work_dir / "config.py")
+            write_text(self.work_dir / "config.py", config.pretty_text)
 
     def _note(self, folder: Path, status: str, seconds: float, **more: Any) -> None:
         self.stages.append({"name": folder.name, "status": status, "seconds": seconds, **more})

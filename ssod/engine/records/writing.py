@@ -37,6 +37,12 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: of config.py, a run that is resumed reads there what it was."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def check_out(folder: Path, ours: Collection[str]) -> None:
     """Raises UserError where `folder` is a file, or holds anything whose name is not one of `ours`."""
     if folder.exists() and not folder.is_dir():

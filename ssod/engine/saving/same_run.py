@@ -36,6 +36,8 @@ def check_same_run(work_dir: Path, config: Config) -> str:
         before, now = read_written(work_dir / NAME), config.to_dict()
     except NotDataError:
         return ""
+    if not before.keys() >= {"model", "train_dataloader"}:  # cut off, by a version that wrote it in place
+        return ""
     for place, old, new in _other_run(before, now):
         raise UserError(
             f"work dir {work_dir} holds another run: {place} is {_shown(old)} there and {_shown(new)} in "

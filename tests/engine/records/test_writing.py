@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ssod.engine.records.writing import make_folder, naming, replacing
+from ssod.engine.records.writing import make_folder, naming, replacing, write_text
 from ssod.errors import UserError
 
 
@@ -35,3 +35,12 @@ def test_a_folder_is_made_with_those_above_it_or_refused(tmp_path: Path) -> None
         with pytest.raises(UserError, match=r"--out .*/f.* can't be a folder \(.+\): name another one"):
             make_folder(wrong)
     assert (tmp_path / "f").read_text() == "mine"
+
+
+def test_a_text_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "config.py"
+    write_text(path, "a = 'ü'\n")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "a = '\ud800'\n")
+    assert path.read_text(encoding="utf-8") == "a = 'ü'\n"
+    assert list(tmp_path.iterdir()) == [path]

@@ -115,7 +115,9 @@ def test_what_does_not_matter_is_not_said(tmp_path: Path, changes: dict[str, Any
     assert resumed(tmp_path, changes) == ""
 
 
-@pytest.mark.parametrize("text", [None, "model = dict(", "import os\nmodel = dict(type=os.sep)\n", "a = b\n"])
+@pytest.mark.parametrize(
+    "text", [None, "", "a = 1\n", "model = dict(", "import os\nmodel = dict(type=os.sep)\n", "a = b\n"]
+)
 def test_a_config_that_cannot_be_read_refuses_nothing(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "config.py").write_text(text)
