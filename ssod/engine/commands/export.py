@@ -18,7 +18,7 @@ from ssod.engine.mistakes import mistakes_in_config
 from ssod.engine.offline.labeling import categories_of
 from ssod.engine.offline.provenance import hash_file, labeling_pipeline
 from ssod.engine.records.box_pictures import palette
-from ssod.engine.records.writing import check_out, make_folder, replacing
+from ssod.engine.records.writing import check_out, make_folder, replacing, write_text
 from ssod.engine.runner import warnings_to_log
 from ssod.engine.testing import load_model, silence
 from ssod.errors import RunError, UserError
@@ -95,8 +95,7 @@ def export(
         }
         text = _text(parts, network, Path(checkpoint).name)
         _check_reading(text, classes)
-        with replacing(folder / CONFIG) as partial:  # first: by it the next call knows the folder
-            partial.write_text(text, encoding="utf-8")
+        write_text(folder / CONFIG, text)  # first: by it the next call knows the folder
         with replacing(folder / WEIGHTS) as partial:
             torch.save({"state_dict": weights, "meta": meta}, partial)
     return Export(folder / CONFIG, folder / WEIGHTS, network, (*notes, *more_notes))

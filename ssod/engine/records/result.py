@@ -16,12 +16,13 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size
 
 import ssod
-from ssod.engine.records.writing import close_in_children, naming, replacing
+from ssod.engine.records.writing import close_in_children, naming, write_text
 from ssod.engine.saving.checkpoints import FOLDER, LAST
 from ssod.errors import UserError
 
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
+STAGE_METRICS = f"stage_*_*/{METRICS}"  # below the work dir of a training in stages
 LOCK = ".lock"
 DIVERGED = "diverged.json"  # what the finite guard knew when it ended the run
 PSEUDO_LABELS = ("precision_50", "recall_50", "mean_iou", "boxes_per_image")  # of what teaches classes
@@ -33,8 +34,7 @@ OUTPUTS = (
 
 def write_json(path: Path, content: Any) -> None:
     """Writes the file whole or not at all; a number that is not finite becomes null."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
 
 
 def plain(value: Any) -> Any:
@@ -145,8 +145,7 @@ class MetricsFile:
         for each in records:
             each["iteration"] = round(each["iteration"] * now / before)
         kept = [each for each in records if each["iteration"] <= limits[each["kind"]]]
-        with replacing(self.path) as partial:
-            partial.write_text("".join(json.dumps(each) + "\n" for each in kept), encoding="utf-8")
+        write_text(self.path, "".join(json.dumps(each) + "\n" for each in kept))
 
 
 def describe(config: Config, config_path: str | Path, device: str) -> dict[str, Any]:

@@ -12,8 +12,6 @@ from ssod.engine.saving.resume import check_length
 from ssod.engine.saving.same_run import NAME, check_same_run
 from ssod.errors import UserError
 
-STAGES = "stage_*_*/metrics.jsonl"
-
 
 def work_dir_of(config_path: str | Path, resume: bool | str | Path) -> Path:
     """The work dir of a config for which none is named; UserError where that could be one of two.
@@ -22,20 +20,21 @@ def work_dir_of(config_path: str | Path, resume: bool | str | Path) -> Path:
     or the other where that is a run of this very config and alone not at its end.
     """
     usual, own = default_work_dir(config_path), Path(config_path).parent
-    if not resume or Path(config_path).name != NAME or result.read_result(own) is None:
+    before = result.read_result(own) if resume and Path(config_path).name == NAME else None
+    if before is None:
         return usual
     again = result.read_result(usual) or {}
     ours = Path(again.get("config") or "").absolute() == Path(config_path).absolute()
     if not ours or again.get("status") == "done":
         return own
-    if (result.read_result(own) or {}).get("status") == "done":
+    if before.get("status") == "done":
         return usual
     raise UserError(f"--resume: {own} and {usual} both hold an unfinished run: name one with --work-dir")
 
 
 def starting_point(work_dir: Path, config: Config, resume: bool | str | Path) -> str | None:
     """The checkpoint to resume, "finished" if there is nothing left to do, None to begin."""
-    if any(work_dir.glob(STAGES)):
+    if any(work_dir.glob(result.STAGE_METRICS)):
         raise UserError(f"work dir {work_dir} holds a training in stages: choose another --work-dir")
     result.check_free(work_dir, bool(resume))
     given = None if isinstance(resume, bool) else Path(resume)

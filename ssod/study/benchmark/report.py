@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ssod.engine.records.curves import COLOURS
 from ssod.engine.records.result import write_json
-from ssod.engine.records.writing import replacing
+from ssod.engine.records.writing import replacing, write_text
 
 Rows = list[list[str]]
 WIDTH = 160  # characters of a line where the output goes to a file
@@ -129,8 +129,7 @@ def write(report: dict[str, Any], json_file: str | None, out: str | None) -> lis
     def page(path: Path) -> None:
         found = tables(report, list(report["waits"]))
         text = markdown(f"Benchmark of {report['config']}", sentences(report), found)
-        with replacing(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
     others: dict[str, Callable[[Path], object]] = {"benchmark.md": page}
     if report["phases"]:

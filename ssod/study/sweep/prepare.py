@@ -7,7 +7,7 @@ from pprint import pformat
 from typing import Any
 
 from ssod.engine.records.result import plain, write_json
-from ssod.engine.records.writing import replacing
+from ssod.engine.records.writing import write_text
 from ssod.registry import register_all_modules
 from ssod.study.sweep.definition import Definition, read_definition
 from ssod.study.sweep.plan import Run, expand
@@ -31,8 +31,7 @@ def prepared_runs(definition: Definition, work_dir: Path, options: Mapping[str, 
                 write_place(run, definition.name)
             text = _as_text(run)
             if not path.exists() or path.read_text(encoding="utf-8") != text:
-                with replacing(path) as partial:
-                    partial.write_text(text, encoding="utf-8")
+                write_text(path, text)
         listed = [{**run.describe(definition.name), "folder": run.folder.name} for run in runs]
         write_json(work_dir / LIST, {"sweep": definition.name, "file": str(definition.path), "runs": listed})
     return runs

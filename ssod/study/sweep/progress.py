@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssod.engine.records.result import STAGE_METRICS
 from ssod.study.sweep.state import attempts, read_json, read_lines
 
-STAGE_METRICS = "stage_*_*/metrics.jsonl"
 TAIL = 1 << 16  # bytes of metrics.jsonl that are looked at first for the last lines,
 LONGEST_TAIL = 1 << 24  # and at most: a pseudo_labels line of many classes is long
 TELLING = ('"kind": "train"', '"kind": "val"')  # lines that say how far a run is
