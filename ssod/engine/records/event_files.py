@@ -1,5 +1,6 @@
 """TensorBoard's event files, written without a thread of their own and without importing TensorFlow."""
 
+import itertools
 import os
 import socket
 import time
@@ -53,7 +54,9 @@ class TensorBoard(BaseVisBackend):  # type: ignore[misc]
         now, events = time.time(), []
         if self.path is None:
             folder = Path(self._save_dir)
-            self.path = folder / f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}.0"
+            name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}"
+            paths = (folder / f"{name}.{number}" for number in itertools.count())
+            self.path = next(path for path in paths if not path.exists())  # of one process, in one second
             with naming(folder):
                 folder.mkdir(parents=True, exist_ok=True)
             events.append(Event(wall_time=now, file_version="brain.Event:2"))

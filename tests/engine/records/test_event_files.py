@@ -69,6 +69,15 @@ def test_a_resumed_run_keeps_what_its_checkpoint_has_seen(
     assert read(tmp_path) == {"loss": [(2, 2.0), (4, 4.0), (6, 6.5)], "mAP": [(4, 0.5)]}
 
 
+def test_two_runs_of_one_process_in_one_second_have_a_file_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssod.engine.records.event_files.time.time", lambda: 1_000.5)
+    for _ in range(3):
+        TensorBoard(str(tmp_path)).add_scalars({"loss": 1.0}, step=2)
+    assert [starts(path) for path in sorted(tmp_path.iterdir())] == [[2]] * 3
+
+
 def test_a_validation_that_is_made_up_for_voids_no_training_point(
     toy_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
