@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ssod.study.report.literal import show
-
-if TYPE_CHECKING:
-    from ssod.study.report.rows import Row
+from ssod.study.report.sections import Row
 
 # In the order of a table: from the simplest to the most elaborate.
 METHODS = {

@@ -3,12 +3,12 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from ssod.errors import UserError
 from ssod.study.report.labels import label_rows
-from ssod.study.report.sections import Section, section_of
+from ssod.study.report.sections import Row, Section, section_of
 from ssod.study.results import Run
 
 SHOWN = 3  # names of runs in a message
@@ -27,21 +27,6 @@ SAME: dict[str, Callable[[Run], Any]] = {
     "iteration counts": lambda run: run.result["iterations"],
     "batch sizes (labeled, unlabeled)": lambda run: run.batch,
 }
-
-
-@dataclass
-class Row:
-    """Runs to be averaged, of one section."""
-
-    section: Section
-    runs: list[Run]
-    label: str = ""
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def first(self) -> Run:
-        """Any of them: what they share is read from it."""
-        return self.runs[0]
 
 
 def make_rows(runs: Sequence[Run]) -> list[Row]:

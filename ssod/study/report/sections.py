@@ -1,9 +1,9 @@
-"""Which data a run was trained and tested on: runs of one section may stand in one table."""
+"""Which data runs were trained and tested on: those of one section may stand in one table."""
 
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
@@ -47,6 +47,21 @@ class Section:
         drawn = "a file" if self.protocol == "file" else f"split protocol {self.protocol}"
         labeled = f"labeled images from {drawn}{f' ({self.labeled_file})' if self.labeled_file else ''}"
         return [labeled, *([f"tested on {self.tested_file}"] if self.tested_file else [])]
+
+
+@dataclass
+class Row:
+    """Runs to be averaged, of one section."""
+
+    section: Section
+    runs: list[Run]
+    label: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def first(self) -> Run:
+        """Any of them: what they share is read from it."""
+        return self.runs[0]
 
 
 def titles(sections: Sequence[Section]) -> list[str]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssod.study.report.published import Published, published_for
-from ssod.study.report.rows import Row, make_rows
-from ssod.study.report.sections import Section, titles
+from ssod.study.report.rows import make_rows
+from ssod.study.report.sections import Row, Section, titles
 from ssod.study.report.statistics import Gain, Summary, paired_gain, summarize
 from ssod.study.report.twins import Twins, counterpart
 from ssod.study.results import METRIC_KEYS, NETWORKS, Run, find_runs

@@ -11,8 +11,8 @@ from reference.report_runs import digest, result, write_run
 
 from ssod.errors import UserError
 from ssod.study.report.labels import short
-from ssod.study.report.rows import Row, make_rows, names
-from ssod.study.report.sections import section_of
+from ssod.study.report.rows import make_rows, names
+from ssod.study.report.sections import Row, section_of
 from ssod.study.results import find_runs
 
 AP = {"teacher": [40.0, 60.0, 42.0]}
