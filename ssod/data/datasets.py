@@ -13,10 +13,12 @@ from os.path import isdir, join
 from pathlib import Path
 from typing import Any
 
+import cv2
 from mmdet.datasets import BaseDetDataset, CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 
 import ssod.data.transforms  # noqa: F401  registers the transforms that the pipelines name
+from ssod.data.bad_images import too_narrow
 from ssod.data.split_manifest import hash_of_ids
 from ssod.errors import UserError
 from ssod.registry import DATASETS
@@ -206,6 +208,15 @@ class LabeledCoco(PartOfFile, CocoDataset):  # type: ignore[misc]
                 f"{shorten(self.metainfo['classes'])}, or all are smaller than min_size"
             )
         return kept
+
+    def prepare_data(self, idx: int) -> Any:
+        """mmdet's; in test mode BadImageError for an image that its scale leaves without a side."""
+        try:
+            return super().prepare_data(idx)
+        except cv2.error as error:
+            if not self.test_mode:
+                raise  # training draws another image in its place
+            raise too_narrow(error, self.get_data_info(idx)["img_path"]) from None
 
 
 def _index(content: Mapping[str, Any]) -> COCO:

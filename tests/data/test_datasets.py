@@ -222,6 +222,21 @@ def test_the_sentence_survives_a_loader_worker(tmp_path: Path, content: Any) -> 
     assert "\n" not in raised.value.one_line and "UserError" not in raised.value.one_line
 
 
+def test_an_image_too_narrow_to_be_tested_is_named(tmp_path: Path, content: Any) -> None:
+    """Its shorter side would have less than half a pixel, which OpenCV refuses in words of its own."""
+    root = written(tmp_path, content)
+    cv2.imwrite(str(root / "images" / "2.png"), np.zeros((4, 3000, 3), np.uint8))
+    content["images"][1].update(width=3000, height=4)
+    (root / "a.json").write_text(json.dumps(content))
+    options = dict(metainfo=dict(classes=CLASSES), pipeline=pipelines.test((80, 60)))
+    dataset = build("LabeledCoco", root, test_mode=True, **options)
+    assert dataset[0]["inputs"].shape == (3, 60, 80)
+    with pytest.raises(UserError, match=r"2\.png is too narrow for its scale, 3000 x 4 px: leave it out"):
+        dataset[1]
+    with pytest.raises(cv2.error, match="resize"):  # in training another image comes in its place
+        build("LabeledCoco", root, **options)[1]
+
+
 def test_strange_classes_name_both_places_that_may_name_them(tmp_path: Path, content: Any) -> None:
     """A user of own_data.py has named them in `classes`, and never seen a metainfo."""
     with pytest.raises(
