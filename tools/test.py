@@ -34,18 +34,21 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ssod.engine.records.console import metrics_table
-    from ssod.engine.testing import evaluate_checkpoint
+    from ssod.engine.testing import check_out, evaluate_checkpoint, write_report
 
+    if arguments.out is not None:
+        check_out(arguments.out)
     report = evaluate_checkpoint(
         arguments.config,
         arguments.checkpoint,
         which=arguments.which,
         split=arguments.split,
-        out=arguments.out,
         options=arguments.cfg_options,
     )
     title = f"{report['num_images']} {report['split']} images, score_thr {report['test']['score_thr']}"
     Console(highlight=False).print(metrics_table(report["metrics"], title))
+    if arguments.out is not None:  # after the table: a full disk takes nothing but the file
+        write_report(arguments.out, report)
     return 0
 
 

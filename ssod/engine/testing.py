@@ -18,7 +18,7 @@ from ssod.engine.mistakes import mistakes_in_config
 from ssod.engine.records import result
 from ssod.engine.runner import warnings_to_log
 from ssod.engine.saving import checkpoints
-from ssod.errors import UserError
+from ssod.errors import RunError, UserError
 from ssod.registry import MODELS, register_all_modules
 
 
@@ -27,17 +27,14 @@ def evaluate_checkpoint(
     checkpoint: str | Path,
     which: str | None = None,
     split: str = "val",
-    out: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What was tested and `metrics` by network, as in result.json; also written to `out`.
+    """What was tested and `metrics` by network, as in result.json.
 
     which: "teacher", "student" or "both", by default all there are · split: "val" or "test", whose
     dataloader and evaluator in the config are used. Raises UserError for bad input.
     """
     register_all_modules()
-    if out is not None and not Path(out).resolve().parent.is_dir():
-        raise UserError(f"--out {out}: the folder does not exist")
     with warnings_to_log():
         config = read_config(config_path)
         check_names(config, config_path)
@@ -53,7 +50,7 @@ def evaluate_checkpoint(
         evaluate.check_classes(model, dataloader.dataset)
         num_images = len(dataloader.dataset)
         flat = evaluate.evaluate(model, dataloader, evaluators, num_images)
-    report = {
+    return {
         "schema": 1,
         "config": str(config_path),
         "checkpoint": str(checkpoint),
@@ -67,9 +64,22 @@ def evaluate_checkpoint(
         },
         "metrics": by_network(flat),
     }
-    if out is not None:
+
+
+def check_out(out: str | Path) -> None:
+    """Raises UserError where an `--out` can't be a file: before the work, not after it."""
+    if Path(out).is_dir():
+        raise UserError(f"--out {out} is a folder: name a file in it, such as {Path(out, 'ap.json')}")
+    if not Path(out).resolve().parent.is_dir():
+        raise UserError(f"--out {out}: the folder does not exist")
+
+
+def write_report(out: str | Path, report: Mapping[str, Any]) -> None:
+    """Writes what `evaluate_checkpoint` gave as JSON; RunError where the machine denies it."""
+    try:
         result.write_json(Path(out), report)
-    return report
+    except OSError as error:
+        raise RunError(f"--out {out} can't be written ({error.strerror}): name another place") from error
 
 
 def load_model(config: Config, checkpoint: str | Path) -> tuple[Any, dict[str, Any]]:
