@@ -187,6 +187,8 @@ def complete(config: Config, path: str | Path) -> Config:
         if not config.get("val_cfg"):
             config.val_cfg = {}
         config.val_cfg.setdefault("type", "SemiValLoop")
+    else:
+        config.pop("val_cfg", None)  # of a base: mmengine takes it only with the other two
     config.default_hooks = {**DEFAULT_HOOKS, **(config.get("default_hooks") or {})}
     if "visualizer" not in config:  # None is a choice: no event files
         config.visualizer = copy.deepcopy(DEFAULT_VISUALIZER)

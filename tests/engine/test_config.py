@@ -31,6 +31,13 @@ def test_what_is_left_out_is_filled_in(tmp_path: Path) -> None:
     assert config.default_hooks.checkpoint.type == "Checkpoints"
 
 
+def test_options_switch_validation_off(tmp_path: Path) -> None:
+    """The bases set val_cfg, too, which mmengine refuses without the other two."""
+    more = "val_dataloader = dict(x=1)\nval_evaluator = dict(x=1)\nval_cfg = dict(type='SemiValLoop')\n"
+    config = load_config(written(tmp_path, more), {"val_dataloader": None, "val_evaluator": None})
+    assert "val_cfg" not in config
+
+
 def test_what_is_given_stays(tmp_path: Path) -> None:
     more = "randomness = dict(seed=4)\ndefault_hooks = dict(pictures=None, mine=dict(type='Mine'))\n"
     config = load_config(written(tmp_path, more))
