@@ -17,7 +17,7 @@ from mmengine.dist import get_world_size
 
 import ssod
 from ssod.engine.records.writing import close_in_children, naming, write_text
-from ssod.engine.saving.checkpoints import FOLDER, LAST
+from ssod.engine.saving.checkpoints import FOLDER, KEPT, LAST
 from ssod.errors import UserError
 
 RESULT = "result.json"
@@ -64,9 +64,9 @@ def check_free(work_dir: Path, resume: bool) -> None:
         return
     if status == "done":
         raise UserError(f"work dir {work_dir} holds a finished run: choose another --work-dir, or remove it")
-    kept = sorted((work_dir / FOLDER).glob("*.pth"))
-    if kept:
-        here = "" if (work_dir / FOLDER / LAST).exists() else f" {kept[-1]}"
+    kept, last = sorted((work_dir / FOLDER).glob(KEPT)), (work_dir / FOLDER / LAST).exists()
+    if kept or last:  # a best_*.pth goes on with nothing: it has no optimizer
+        here = "" if last else f" {kept[-1]}"
         raise UserError(
             f"work dir {work_dir} holds an unfinished run: add --resume{here} to continue it, or choose "
             "another --work-dir"

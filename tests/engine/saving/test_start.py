@@ -1,11 +1,15 @@
 """Where a run lies that is resumed, and that one says where nothing is there to resume."""
 
 import json
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ssod.engine.saving.start import work_dir_of
 from ssod.engine.train import train
@@ -62,3 +66,38 @@ def test_a_training_in_stages_is_not_written_over(
     with pytest.raises(UserError, match="holds a training in stages: choose another"):
         train(toy_config(""), work_dir=stage.parent, resume=resume)
     assert (stage.parent / "result.json").read_text() == '{"status": "stopped"}'
+
+
+def test_a_run_killed_between_its_first_validation_and_its_first_checkpoint_begins_anew(
+    toy_config: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    """Its best_*.pth can't be resumed, and keeps nobody from beginning again."""
+    config, out = toy_config("train_cfg.update(val_interval=1)\n"), tmp_path / "run"
+    from ssod.registry import MODELS
+
+    def killed(self: Any, step: int) -> None:
+        while step == 2 and not (out / "checkpoints" / "best_teacher.pth").exists():
+            time.sleep(0.01)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            monkeypatch.setattr(MODELS.get("ToyModel"), "set_step", killed)
+            train(config, work_dir=out)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert {path.name for path in (out / "checkpoints").glob("*.pth")} <= {
+        "best_teacher.pth",
+        "best_student.pth",
+    }
+    assert train(config, work_dir=out, resume=True)["status"] == "done"
+    assert f"nothing to resume in {out}: begins at 0\n" in capfd.readouterr().out
+    train(config, work_dir=tmp_path / "whole")
+    ours, theirs = (
+        torch.load(each / "checkpoints" / "last.pth", weights_only=True)["state_dict"]
+        for each in (out, tmp_path / "whole")
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
