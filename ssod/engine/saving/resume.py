@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 
 from ssod.engine.recipe.step_size import Size
-from ssod.engine.saving import random_state
+from ssod.engine.saving import random_state, rates
 from ssod.errors import UserError
 
 
@@ -33,8 +33,8 @@ def take_up(runner: Any, checkpoint: dict[str, Any]) -> None:
     """Hands a checkpoint's state to the training loop, before mmengine reads the checkpoint.
 
     With as many images an iteration as before the run goes on to the bit, if it also has as many processes.
-    Otherwise it goes on at the same number of images seen: `checkpoint` is changed to hold the iteration, the
-    learning rate and the schedules that this config has there.
+    Otherwise it goes on at the same number of images seen: `checkpoint` is changed to hold the iteration, and
+    what this config has there. So with options of the optimizer and schedules that are not the checkpoint's.
     """
     loop = runner.train_loop
     loop.sampler_state = checkpoint.get("sampler")
@@ -45,6 +45,8 @@ def take_up(runner: Any, checkpoint: dict[str, Any]) -> None:
         loop.random_state = states[get_rank()] if isinstance(states, list) else states
     if (before.world_size, before.counts) != (now.world_size, now.counts):
         _move(runner, checkpoint, before, now)
+    if rates.differ(runner, checkpoint) or before.an_iteration != now.an_iteration:
+        rates.take_from_config(runner, checkpoint)
 
 
 def check_length(config: Config, source: Path, checkpoint: Mapping[str, Any]) -> None:
@@ -82,14 +84,6 @@ def _move(runner: Any, checkpoint: dict[str, Any], before: Size, now: Size) -> N
     runner.moved = (meta["iter"], iteration)
     if "validated_iter" in info:
         info["validated_iter"] = round(info["validated_iter"] * iteration / meta["iter"])
-    if before.an_iteration != now.an_iteration:
-        for _ in range(iteration):
-            for scheduler in runner.param_schedulers or ():
-                scheduler.step()
-        checkpoint.pop("param_schedulers", None)
-        fresh = runner.optim_wrapper.optimizer.param_groups
-        for saved, group in zip(checkpoint["optimizer"]["param_groups"], fresh, strict=True):
-            saved.update({key: value for key, value in group.items() if key != "params"})
     text = (
         f"resumed with {now} images an iteration, where the checkpoint had {before}: iteration "
         f"{meta['iter']} becomes {iteration}, at {iteration * now.an_iteration} images seen; not to the bit "

@@ -28,9 +28,9 @@ _SHOWN = 5  # differences in a line
 def check_same_run(work_dir: Path, config: Config) -> str:
     """A line on options that differ from those of the work dir's run; empty for none.
 
-    Raises UserError where method, detector or training images differ: that is another run. Paths count by
-    their last name, for a run may move to another machine. What one of the two leaves out may be a default
-    of the other, and is no reason to refuse; nor is a work dir without a config that can be read.
+    Raises UserError where method, detector, type of optimizer or training images differ: that is another run.
+    Paths count by their last name, for a run may move to another machine. What one of the two leaves out
+    may be a default of the other, and is no reason to refuse; nor is a work dir without a readable config.
     """
     try:
         before, now = read_written(work_dir / NAME), config.to_dict()
@@ -46,7 +46,7 @@ def check_same_run(work_dir: Path, config: Config) -> str:
     scaled = _scaled_places(before, config)
     found = [
         f"{place} {_shown(old)} -> {_shown(new)}"
-        for part in ("model", "optim_wrapper")
+        for part in ("model", "optim_wrapper", "param_scheduler")
         for place, old, new in _differences(before.get(part), now.get(part), part)
         if place not in scaled
     ]
@@ -57,13 +57,18 @@ def check_same_run(work_dir: Path, config: Config) -> str:
 def _other_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
     """Each difference that makes it another run; the method's first."""
     old_model, new_model = (_mapping(each.get("model")) for each in (before, now))
-    old_type, new_type = (_mapping(each.get("method")).get("type") for each in (old_model, new_model))
+    old_type, new_type = (_type_in(each, "method") for each in (old_model, new_model))
     if not _same("type", old_type, new_type):
         yield "model.method.type", old_type, new_type
     detectors = old_model.get("detector"), new_model.get("detector")
     for place, old, new in _differences(detectors[0], detectors[1], "model.detector"):
         if None not in (old, new) and not _NOT_OF_A_CHECKPOINT.search(place):
             yield place, old, new
+    old_type, new_type = (
+        _type_in(_mapping(each.get("optim_wrapper")), "optimizer") for each in (before, now)
+    )
+    if None not in (old_type, new_type) and not _same("type", old_type, new_type):
+        yield "optim_wrapper.optimizer.type", old_type, new_type
     old_images, new_images = (
         dict(_images_of(_mapping(each.get("train_dataloader")).get("dataset"), "train_dataloader.dataset"))
         for each in (before, now)
@@ -134,6 +139,11 @@ def _scaled_places(before: Mapping[str, Any], config: Config) -> set[str]:
         return {place for place, _, _ in scale(config, Size(old.world_size, old.counts)).rows}
     except UserError:
         return set()
+
+
+def _type_in(node: Mapping[str, Any], part: str) -> Any:
+    """The type of a node's part; None where there is none."""
+    return _mapping(node.get(part)).get("type")
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
