@@ -235,10 +235,16 @@ def loop_faults(config: Config) -> Iterator[str]:
 
 
 def batch_faults(config: Config) -> Iterator[str]:
-    """A line where the batch size is not what the sampler draws."""
+    """A line where the batch size is not what the sampler draws, or nothing can be drawn so."""
     loader = config.get("train_dataloader") or {}
     counts, size = (loader.get("sampler") or {}).get("counts"), loader.get("batch_size")
-    if counts and size and sum(counts) != size:
+    numbers = counts if isinstance(counts, (list, tuple)) else [None]
+    if counts and not all(isinstance(each, int) for each in numbers):
+        yield (
+            f"train_dataloader.sampler.counts is {counts!r}: give a whole number for each dataset, such as "
+            "(1, 4)"
+        )
+    elif counts and size and sum(counts) != size:
         yield (
             f"train_dataloader.batch_size={size} but sampler.counts={tuple(counts)} sum to "
             f"{sum(counts)}: make them equal"

@@ -84,6 +84,12 @@ def test_unknown_option_paths(tmp_path: Path, key: str, said: str) -> None:
         ("train_cfg.update(max_iters=-5)\n", "train_cfg.max_iters is -5"),
         ("train_cfg.update(max_iters=2.5)\n", "train_cfg.max_iters is 2.5"),
         ("train_cfg.update(val_interval=0)\n", "train_cfg.val_interval is 0"),
+        ("train_dataloader.update(sampler=dict(counts=8))\n", "train_dataloader.sampler.counts is 8: give a"),
+        ("optim_wrapper.update(accumulative_counts=0)\n", "optim_wrapper.accumulative_counts is 0"),
+        ("optim_wrapper.update(clip_grad=10)\n", "optim_wrapper.clip_grad is 10: give dict(max_norm"),
+        ("default_hooks = dict(scalars=dict(interval=0))\n", "default_hooks.scalars.interval is 0"),
+        ("train_dataloader.update(num_workers='a')\n", "train_dataloader.num_workers is 'a'"),
+        ("param_scheduler = dict(by_epoch=False, begin=None)\n", "param_scheduler.0.begin is None"),
         ("randomness = dict(seed=-1)\n", "randomness.seed) is -1"),
         ("randomness = dict(seed='one')\n", "randomness.seed) is 'one'"),
         (

@@ -11,6 +11,7 @@ from ssod import safe_load
 from ssod.data.checkup.findings import Finding, count, fails, hurts, note, some
 from ssod.engine import config as configs
 from ssod.engine.checkup.setup import Setup, walk
+from ssod.engine.number_faults import number_faults
 
 
 def unknown_names(setup: Setup) -> Iterator[Finding]:
@@ -42,6 +43,12 @@ def counts_in_epochs(setup: Setup) -> Iterator[Finding]:
         yield fails("schedule-not-in-iterations", setup.path, fault, "count in iterations")
 
 
+def refused_numbers(setup: Setup) -> Iterator[Finding]:
+    """Numbers that tools/train.py refuses."""
+    for fault in number_faults(setup.config):
+        yield fails("value-refused", setup.path, fault, "change the value")
+
+
 def batch_against_counts(setup: Setup) -> Iterator[Finding]:
     """A batch that is not what the sampler draws."""
     for fault in configs.batch_faults(setup.config):
@@ -51,7 +58,7 @@ def batch_against_counts(setup: Setup) -> Iterator[Finding]:
 def counts_against_sources(setup: Setup) -> Iterator[Finding]:
     """As many counts as datasets, each at least 1."""
     sources = [part.name for part in setup.declared if not part.evaluated]
-    given = (setup.config.get("train_dataloader") or {}).get("sampler", {}).get("counts")
+    given = ((setup.config.get("train_dataloader") or {}).get("sampler") or {}).get("counts")
     if given is None:
         return
     if len(given) != len(sources):
@@ -145,6 +152,7 @@ CHECKS: tuple[Callable[[Setup], Iterator[Finding]], ...] = (
     missing_parts,
     no_validation,
     counts_in_epochs,
+    refused_numbers,
     batch_against_counts,
     counts_against_sources,
     counts_against_images,

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ssod.data.checkup.parts import dataset_configs, described
 from ssod.data.doctor import examine_data, read_parts
 from ssod.engine.checkup import environment, evaluation, labels, schedule, settings
 from ssod.engine.checkup.dry_run import dry_run
+from ssod.engine.checkup.guard import found_by
 from ssod.engine.checkup.machine import Machine
 from ssod.engine.checkup.policy import under_policy
 from ssod.engine.checkup.setup import Setup
@@ -55,10 +57,7 @@ def examine(
         setup = set_up(config_path, options or {}, work_dir, world_size)
         parts, findings = read_parts(setup.config)
         setup = replace(setup, parts=parts)
-        findings += check_config(setup)
-        machine = Machine.here(setup.work_dir)
-        for check in environment.CHECKS:
-            findings += check(setup, machine)
+        findings += check_config(setup, Machine.here(setup.work_dir))
         findings += under_policy(
             examine_data(parts, near_duplicates, decode_all), parts, policy_of(setup.config)
         )
@@ -71,7 +70,7 @@ def set_up(
 ) -> Setup:
     """The config as far as it can be completed, and where it would run."""
     config = read_config(path)
-    with suppress(UserError):  # the checks say it, with whatever else there is
+    with suppress(Exception):  # the checks say it, with whatever else there is
         complete(config, path)
     merge_options(config, options)
     place = Path(work_dir or config.get("work_dir") or default_work_dir(path))
@@ -87,10 +86,13 @@ def policy_of(config: Config) -> DataPolicy:
     return DataPolicy()
 
 
-def check_config(setup: Setup) -> list[Finding]:
-    """The findings about the config itself."""
+def check_config(setup: Setup, machine: Machine | None = None) -> list[Finding]:
+    """The findings about the config itself, and about a machine for it."""
     checks = (*settings.CHECKS, *evaluation.CHECKS, *schedule.CHECKS, *labels.CHECKS)
-    return [finding for check in checks for finding in check(setup)]
+    bound = [partial(check, setup) for check in checks]
+    if machine is not None:
+        bound += [partial(check, setup, machine) for check in environment.CHECKS]
+    return found_by(bound, setup)
 
 
 def _attempt(setup: Setup, findings: list[Finding], try_training: bool) -> Iterator[Finding]:

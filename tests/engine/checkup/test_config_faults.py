@@ -102,6 +102,22 @@ FAULTS: list[Fault] = [
     (without_validation, "hurts", "no-validation", "run.py"),
     (lambda w: scheduler(w, 0, by_epoch=True), "fails", "schedule-not-in-iterations", "run.py"),
     (lambda w: w.config["train_cfg"].update(by_epoch=True), "fails", "schedule-not-in-iterations", "run.py"),
+    (
+        lambda w: w.config["train_cfg"].update(max_iters="10k"),
+        "fails",
+        "schedule-not-in-iterations",
+        "run.py",
+    ),
+    (
+        lambda w: w.config["train_cfg"].update(val_interval="x"),
+        "fails",
+        "schedule-not-in-iterations",
+        "run.py",
+    ),
+    (lambda w: optimizer(w, lr="a"), "fails", "value-refused", "run.py"),
+    (lambda w: w.config["optim_wrapper"].update(clip_grad=10), "fails", "value-refused", "run.py"),
+    (lambda w: scheduler(w, 0, begin=None), "fails", "value-refused", "run.py"),
+    (lambda w: model(w, teacher=dict(type="EMATeacher", decay="a")), "fails", "value-refused", "run.py"),
     (lambda w: train(w, batch_size=5), "fails", "batch-not-sum-of-counts", "train_dataloader"),
     (lambda w: counts(w, 4), "fails", "counts-not-of-sources", "counts"),
     (lambda w: counts(w, 4, 0), "fails", "source-without-slot", "counts"),
@@ -144,7 +160,15 @@ FAULTS: list[Fault] = [
     (lambda w: backbone(w, frozen_stages=1), "hurts", "random-weights-frozen", "backbone"),
     (lambda w: optimizer(w, lr=0.1), "hurts", "learning-rate-not-scaled", "lr"),
     (lambda w: optimizer(w, lr=1e-5), "hurts", "learning-rate-not-scaled", "lr"),
-    (lambda w: optimizer(w, type="AdamW", lr=0.01, momentum=None), "hurts", "learning-rate-of-adam", "lr"),
+    (
+        lambda w: (
+            optimizer(w, type="AdamW", lr=0.01),
+            w.config["optim_wrapper"]["optimizer"].pop("momentum"),
+        ),
+        "hurts",
+        "learning-rate-of-adam",
+        "lr",
+    ),
     (
         lambda w: (w.config["optim_wrapper"].pop("clip_grad"), optimizer(w, lr=0.001)),
         "hurts",
@@ -250,6 +274,35 @@ def test_exactly_the_planted_fault_is_found(
     findings = found(world)
     assert [(one.severity, one.code) for one in findings] == [(severity, code)]
     assert place in findings[0].where and findings[0].mend
+
+
+def test_a_refused_value_is_said_once_in_the_words_of_training(tmp_path: Path) -> None:
+    from ssod.engine.config import load_config
+    from ssod.errors import UserError
+
+    def break_counts(world: World) -> None:
+        train(world, sampler=dict(type="LabeledUnlabeledSampler", counts=8))
+
+    breaks: list[Callable[[World], Any]] = [
+        lambda w: train(w, num_workers="a"),
+        lambda w: w.config["train_cfg"].update(max_iters="10k"),
+        break_counts,
+    ]
+    for number, break_it in enumerate(breaks):
+        world = World(tmp_path / str(number))
+        break_it(world)
+        with pytest.raises(UserError) as caught:
+            load_config(world.save())
+        findings = [one for one in machine_findings(world, machine()) if one.severity != "fact"]
+        assert [(one.severity, one.what) for one in findings] == [("fails", str(caught.value))]
+
+
+def test_no_sampler_is_mmengine_s_own_and_no_fault(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    one_source(world)
+    train(world, sampler=None)
+    model(world, method=None)
+    assert found(world) == []
 
 
 def test_a_bound_on_a_one_stage_detectors_scores(tmp_path: Path) -> None:
@@ -359,10 +412,9 @@ def machine(**changes: Any) -> Any:
 
 
 def machine_findings(world: World, here: Any) -> list[Any]:
-    from ssod.engine.checkup.environment import CHECKS
+    from ssod.engine.commands.doctor import check_config
 
-    setup = set_up(world, 1)
-    return [one for check in CHECKS for one in check(setup, here)]
+    return check_config(set_up(world, 1), here)
 
 
 def test_a_healthy_machine_is_described_and_nothing_else(tmp_path: Path) -> None:
