@@ -58,9 +58,9 @@ def train(
 ) -> dict[str, Any]:
     """The run's result, as in result.json; its status is "done" or "stopped" (by a signal).
 
-    resume: True goes on from the work dir's last checkpoint, or begins where there is none; a path
-    goes on from that file · options: what `--cfg-options` gives · scale_to: `--scale-to`, such as "2x1+4" ·
-    stop: where a caller that listens for signals already has noted them.
+    resume: True goes on from the work dir's last checkpoint, or begins where there is none; a path goes on
+    from that file; with its seed · options: what `--cfg-options` gives · scale_to: `--scale-to`, such as
+    "2x1+4" · stop: where a caller that listens for signals already has noted them.
 
     Raises UserError for bad input, DivergedError for values that stay not finite, RunError for what the
     machine denies: memory, disk, a loader worker, another process.
@@ -87,7 +87,8 @@ def train(
         stop = stop or StopSignal()
         stop.timeout = timeout_of(config)
         with watched(timeout_of(config)) as watch, stop.listening():
-            train_in = partial(_train_in, watch=watch, stop=stop)
+            asked = (options or {}).get("randomness.seed") if seed is None else seed
+            train_in = partial(_train_in, watch=watch, stop=stop, seed=asked)
             if was_restarted():
                 resume = _after_restart(place, resume)
             if "stages" in config:
@@ -116,9 +117,10 @@ def _train_in(
     resume: bool | str | Path,
     watch: RankWatch,
     stop: StopSignal,
+    seed: int | None,
 ) -> dict[str, Any]:
-    """The result of a run in a work dir that is free or may be resumed."""
-    source = on_main(lambda: starting_point(work_dir, config, resume))
+    """The result of a run in a work dir that is free or may be resumed. seed: that was asked for, if any."""
+    source, config.randomness.seed = on_main(lambda: starting_point(work_dir, config, resume, seed))
     if source == "finished":
         if is_main_process():
             print(f"nothing to do: the {config.train_cfg.max_iters} iterations of {work_dir} are done")

@@ -46,14 +46,15 @@ def take_from_config(runner: Any, checkpoint: dict[str, Any]) -> None:
             for scheduler in runner.param_schedulers or ():
                 scheduler.step()
     checkpoint.pop("param_schedulers", None)
-    saved = _groups(checkpoint["optimizer"])
-    before = saved[0]["lr"]
-    for old, new in zip(saved, runner.optim_wrapper.param_groups, strict=True):
+    rates = []
+    for old, new in zip(_groups(checkpoint["optimizer"]), runner.optim_wrapper.param_groups, strict=True):
+        rates.append((old["lr"], new["lr"]))
         params = old["params"]
         old.clear()  # of a schedule that is no more, too
         old.update(new, params=params)
-    if saved[0]["lr"] != before:
-        text = f"learning rate {before:.4g} -> {saved[0]['lr']:.4g}: this config's at iteration {iteration}"
+    before, now = next((each for each in rates if each[0] != each[1]), rates[0])
+    if before != now:
+        text = f"learning rate {before:.4g} -> {now:.4g}: this config's at iteration {iteration}"
         runner.logger.warning(text)
         runner.call_hook("after_notice", text=text)
 

@@ -1,7 +1,8 @@
 """Where a run lies and what it starts from: the beginning, a checkpoint, or its end."""
 
+import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
@@ -11,6 +12,13 @@ from ssod.engine.saving import checkpoints
 from ssod.engine.saving.resume import check_length
 from ssod.engine.saving.same_run import NAME, check_same_run
 from ssod.errors import UserError
+
+
+class Start(NamedTuple):
+    """Where a run starts: at the checkpoint `source`, at its end ("finished"), or at the beginning (None)."""
+
+    source: str | None
+    seed: int
 
 
 def work_dir_of(config_path: str | Path, resume: bool | str | Path) -> Path:
@@ -32,8 +40,13 @@ def work_dir_of(config_path: str | Path, resume: bool | str | Path) -> Path:
     raise UserError(f"--resume: {own} and {usual} both hold an unfinished run: name one with --work-dir")
 
 
-def starting_point(work_dir: Path, config: Config, resume: bool | str | Path) -> str | None:
-    """The checkpoint to resume, "finished" if there is nothing left to do, None to begin."""
+def starting_point(
+    work_dir: Path, config: Config, resume: bool | str | Path, seed: int | None = None
+) -> Start:
+    """Where a run starts, and its seed: the checkpoint's, else the config's, else one that is drawn.
+
+    seed: the one that was asked for; UserError where the checkpoint is of another.
+    """
     if any(work_dir.glob(result.STAGE_METRICS)):
         raise UserError(f"work dir {work_dir} holds a training in stages: choose another --work-dir")
     result.check_free(work_dir, bool(resume))
@@ -44,7 +57,8 @@ def starting_point(work_dir: Path, config: Config, resume: bool | str | Path) ->
         if resume:
             result.check_free(work_dir, False)
             print(f"nothing to resume in {work_dir}: begins at 0")
-        return None
+        own = config.randomness.seed
+        return Start(None, secrets.randbelow(2**31) if own is None else own)
     if given is None or given.resolve().is_relative_to(work_dir.resolve()):
         said = check_same_run(work_dir, config)
     else:
@@ -54,10 +68,16 @@ def starting_point(work_dir: Path, config: Config, resume: bool | str | Path) ->
     if "optimizer" not in content:
         raise UserError(f"checkpoint {source} has no optimizer state: resume from {checkpoints.LAST}")
     check_length(config, source, content)
+    own = content.get("meta", {}).get("seed", config.randomness.seed)
+    if seed not in (None, own):
+        raise UserError(
+            f"checkpoint {source} is of a run with seed {own}, which stays: leave out --seed {seed}, or "
+            "begin in another --work-dir"
+        )
     status = (result.read_result(work_dir) or {}).get("status")
     finished = content.get("meta", {}).get("iter", 0) >= config.train_cfg.max_iters
     if finished and given is None and status == "done":
-        return "finished"
+        return Start("finished", own)
     if said:
         print(said)
-    return str(source)
+    return Start(str(source), own)

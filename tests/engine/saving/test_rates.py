@@ -42,7 +42,7 @@ def schedules(*listed: str) -> str:
         (schedules(), schedules(WARM_UP), 3),
         (
             "optim_wrapper.update(paramwise_cfg=dict(bias_lr_mult=2.0))\n",
-            "optim_wrapper = dict(paramwise_cfg=dict(bias_lr_mult=3.0), optimizer=dict(type='SGD', lr=0.01))\n",
+            "optim_wrapper.update(paramwise_cfg=dict(bias_lr_mult=3.0))\n",
             6,
         ),
     ],

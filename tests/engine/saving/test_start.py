@@ -96,8 +96,38 @@ def test_a_run_killed_between_its_first_validation_and_its_first_checkpoint_begi
     assert train(config, work_dir=out, resume=True)["status"] == "done"
     assert f"nothing to resume in {out}: begins at 0\n" in capfd.readouterr().out
     train(config, work_dir=tmp_path / "whole")
+    assert same_weights(out, tmp_path / "whole")
+
+
+def same_weights(*work_dirs: Path) -> bool:
     ours, theirs = (
-        torch.load(each / "checkpoints" / "last.pth", weights_only=True)["state_dict"]
-        for each in (out, tmp_path / "whole")
+        torch.load(each / "checkpoints" / "last.pth", weights_only=True)["state_dict"] for each in work_dirs
     )
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    return all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_the_seed_is_the_checkpoint_s(toy_config: Callable[[str], Path], tmp_path: Path) -> None:
+    """Order of images, views and records alike; another one that is asked for is refused in one line."""
+    config, out = toy_config(""), tmp_path / "run"
+    train(config, work_dir=out, seed=7, options={"train_cfg.max_iters": 3})
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for asked in ({"seed": 8}, {"options": {"randomness.seed": 8}}):
+        with pytest.raises(UserError, match=r"is of a run with seed 7, .*: leave out --seed 8, or") as caught:
+            train(config, work_dir=out, resume=True, **asked)  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value)
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert train(config, work_dir=out, resume=True)["seed"] == 7
+    assert "seed=7" in (out / "config.py").read_text()
+    train(config, work_dir=tmp_path / "whole", seed=7)
+    assert same_weights(out, tmp_path / "whole")
+
+
+def test_a_seed_that_was_drawn_is_written_down(toy_config: Callable[[str], Path], tmp_path: Path) -> None:
+    config, drawn = toy_config("randomness = dict(seed=None)\n"), []
+    for name in ("a", "b"):
+        drawn.append(train(config, work_dir=tmp_path / name, options={"train_cfg.max_iters": 3})["seed"])
+        assert train(config, work_dir=tmp_path / name, resume=True)["seed"] == drawn[-1]
+    assert type(drawn[0]) is int and drawn[0] != drawn[1]
+    train(config, work_dir=tmp_path / "whole", seed=drawn[0])
+    assert same_weights(tmp_path / "a", tmp_path / "whole")
+    assert f"seed={drawn[0]}" in (tmp_path / "a" / "config.py").read_text()
