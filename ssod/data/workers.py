@@ -22,7 +22,7 @@ _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 class SteadyWorker:
     """A `worker_init_fn`: calls the one given, if any, then makes the worker deaf to the job's signals.
 
-    SIGINT and SIGUSR1 are ignored, and SIGTERM of any sender but the parent: torch's loader and Python's
+    SIGINT, SIGHUP and SIGUSR1 are ignored, and SIGTERM of any sender but the parent: torch's loader and Python's
     exit stop a worker with it. A worker whose parent dies is killed by the kernel at once; elsewhere than on
     Linux torch's own watch finds out within 5 s, and SIGTERM of any sender ends a worker.
 
@@ -38,7 +38,7 @@ class SteadyWorker:
         if self.first is not None:
             self.first(worker)
         Queue._on_queue_feeder_error = _send_error  # type: ignore[attr-defined]
-        for number in (signal.SIGINT, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
         if sys.platform == "linux":
             parent = os.getppid()

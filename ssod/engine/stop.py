@@ -16,8 +16,9 @@ from ssod.engine.loops import StopRequested
 from ssod.engine.optim import at_optimizer_step
 from ssod.engine.processes import GRACE, PATIENCE
 
-# Ctrl-C; what kill, torchrun and a job's end send; what SLURM sends before the end, if asked to.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# Ctrl-C; what kill, torchrun and a job's end send; a terminal that closes, also passed on by torchrun; what
+# SLURM sends before the end, if asked to.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class StopSignal(Hook):  # type: ignore[misc]
@@ -48,7 +49,8 @@ class StopSignal(Hook):  # type: ignore[misc]
             yield self
             return
         for number in SIGNALS:
-            self.before[number] = signal.signal(number, self._receive)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup's stays ignored
+                self.before[number] = signal.signal(number, self._receive)
         try:
             yield self
         finally:

@@ -74,7 +74,7 @@ def send_from_elsewhere(number: int, pids: list[int]) -> None:
     os.waitpid(child, 0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM])
 def test_signals_of_the_job_change_nothing(number: int) -> None:
     iterator = loading()
     for _ in range(3):

@@ -115,7 +115,7 @@ def test_a_lost_agent_is_replaced_and_the_run_finishes(
     assert "torchrun restarted the run" in said and "resuming " in said
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_to_the_agent_reaches_the_processes(agent: Agent, tmp_path: Path, name: str) -> None:
     """They write a checkpoint and end with 75; torchrun itself ends with 1."""
     words = ("--cfg-options", "train_dataloader.num_workers=2")
