@@ -22,9 +22,9 @@ _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 class SteadyWorker:
     """A `worker_init_fn`: calls the one given, if any, then makes the worker deaf to the job's signals.
 
-    SIGINT, SIGHUP and SIGUSR1 are ignored, and SIGTERM of any sender but the parent: torch's loader and Python's
-    exit stop a worker with it. A worker whose parent dies is killed by the kernel at once; elsewhere than on
-    Linux torch's own watch finds out within 5 s, and SIGTERM of any sender ends a worker.
+    SIGINT, SIGHUP and SIGUSR1 are ignored, and SIGTERM of any sender but the parent: torch's loader and
+    Python's exit stop a worker with it. A worker whose parent dies is killed by the kernel at once; elsewhere
+    than on Linux torch's own watch finds out within 5 s, and SIGTERM of any sender ends a worker.
 
     A batch that can't be handed over, for want of shared memory mostly, is an error in the process that
     trains. Python would print a traceback and lose the batch, and training would wait for it for ever.
