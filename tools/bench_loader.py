@@ -74,10 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
     from ssod.data.unlabeled import read_images
     from ssod.engine.commands import loader_bench
 
+    wanted = arguments.images_per_second
+    if min(arguments.number, arguments.rounds, *arguments.scale) < 1 or (wanted is not None and wanted <= 0):
+        raise UserError("--number, --rounds and --scale are at least 1, --images-per-second is more than 0")
     found = read_images(arguments.images, arguments.image_root).images
     paths = [image.path for image in found[: arguments.number]]
-    if not paths or arguments.rounds < 1:
-        raise UserError("nothing to measure: --number and --rounds are at least 1, and there are images")
+    if not paths:
+        raise UserError(f"{arguments.images} holds no image to measure with")
     w, h, w2, h2 = arguments.scale
     loader_bench.bench(
         paths,
@@ -85,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.rounds,
         jpeg_size=arguments.jpeg_size,
         reduced=arguments.reduced_decoding,
-        wanted=arguments.images_per_second,
+        wanted=wanted,
         counts=arguments.padding,
     )
     return 0

@@ -100,7 +100,9 @@ class TrackedAlbumentations:
         # One stream for all: Compose.set_random_seed gives each transform the same seed instead,
         # so that transforms of equal p always act together.
         self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        _check_bytes("gets", image, "put it before what makes them so, such as PhotoMetricDistortion")
         output: dict[str, Any] = self.compose(image=cv2.cvtColor(image, cv2.COLOR_BGR2RGB), **targets)
+        _check_bytes("makes", output["image"], "remove ToFloat, Normalize and their like")
         output["image"] = cv2.cvtColor(output["image"], cv2.COLOR_RGB2BGR)
         return output
 
@@ -114,6 +116,12 @@ class TrackedAlbumentations:
         if results.get("gt_bboxes") is not None:
             results["gt_bboxes"].project_(motion.astype(np.float32))
             results["gt_bboxes"].clip_(results["img_shape"])
+
+
+def _check_bytes(verb: str, image: npt.NDArray[Any], mend: str) -> None:
+    """Raises UserError for an image that is not uint8: albumentations takes a float one for 0 to 1."""
+    if image.dtype != np.uint8:
+        raise UserError(f"TrackedAlbumentations {verb} an image of {image.dtype}, not uint8: {mend}")
 
 
 def _motion(moved: npt.NDArray[Any], size: tuple[int, int]) -> Matrix | None:
@@ -234,7 +242,11 @@ def _build(albumentations: Any, config: Mapping[str, Any]) -> Any:
         with warnings.catch_warnings():
             # An unknown argument is only a warning there, and the option would do nothing.
             warnings.filterwarnings("error", message="Argument.*not valid for transform")
-            return kind(**arguments)
+            built = kind(**arguments)
     except (TypeError, ValueError, UserWarning) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"wrong arguments for albumentations' {name}: {reason}") from None
+    wanted = getattr(built, "targets_as_params", ())
+    if wanted:
+        raise UserError(f"albumentations' {name} needs {', '.join(wanted)} beside the image: remove it")
+    return built

@@ -10,6 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ssod.data.decode import BadImage, image_size
+from ssod.data.generators import set_generators, state_of_generators
 from ssod.errors import BadImageError, UserError
 from ssod.registry import DATASETS
 
@@ -79,6 +80,7 @@ class ReplaceBadImages(Dataset[Any]):
         return self.dataset.get_data_info(index)
 
     def __getitem__(self, index: int) -> Any:
+        begin = state_of_generators()
         item = self._read(index)
         if not isinstance(item, BadImage):
             return item
@@ -86,6 +88,7 @@ class ReplaceBadImages(Dataset[Any]):
         bad = [item]
         for other in self._others(index, first, size):
             seen = other in self._known
+            set_generators(begin)  # what a failed reading drew depends on what this worker read before
             item = self._read(other)
             if not isinstance(item, BadImage):
                 return _with_notes(item, [Replaced(source, *each) for each in bad])

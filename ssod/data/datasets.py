@@ -3,14 +3,11 @@
 Everything that is wrong with the files is found when the dataset is built, as a UserError.
 """
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from itertools import compress
-from os.path import isdir, join
-from pathlib import Path
+from os.path import join
 from typing import Any
 
 import cv2
@@ -19,109 +16,19 @@ from mmdet.datasets.api_wrappers import COCO
 
 import ssod.data.transforms  # noqa: F401  registers the transforms that the pipelines name
 from ssod.data.bad_images import too_narrow
+from ssod.data.coco_file import (
+    ANNOTATION_KEYS,
+    IMAGE_KEYS,
+    check_classes,
+    check_folder,
+    check_records,
+    check_references,
+    read_coco,
+    shorten,
+)
 from ssod.data.split_manifest import hash_of_ids
 from ssod.errors import UserError
 from ssod.registry import DATASETS
-
-IMAGE_KEYS = ("id", "file_name", "width", "height")
-ANNOTATION_KEYS = ("id", "image_id", "category_id", "bbox", "area")
-SHOWN = 8  # names or ids in an error message
-CLASSES_OF = "classes = (...) of the config, or metainfo=dict(classes=(...)) of its datasets,"
-SPLIT = "write it with tools/split_data.py, as docs/datasets.md says"
-
-
-def read_coco(path: str, sections: Sequence[str]) -> dict[str, Any]:
-    """The content of a COCO file, with the given sections present, each a list of records.
-
-    Raises UserError for a file that is missing, unreadable, no JSON or not in COCO's format.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as error:
-        absent = isinstance(error, FileNotFoundError) and "semi_anns" in Path(path).parts
-        mend = SPLIT if absent else "check data_root and ann_file in the dataset's config"
-        raise UserError(
-            f"cannot read annotation file {path} ({error.strerror}): {mend}{_data_root_of(path)}"
-        ) from None
-    except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"annotation file {path} is not valid JSON ({reason}): write or download it again"
-        ) from None
-    for section in sections:
-        if not isinstance(content, dict) or not isinstance(content.get(section), list):
-            raise UserError(
-                f"annotation file {path} has no list '{section}': a COCO file with "
-                f"{', '.join(sections)} is needed"
-            )
-    return dict(content)
-
-
-def _data_root_of(path: str) -> str:
-    """`; SSOD_DATA_ROOT is ...` for a path that the shipped configs find by that variable, or by its lack."""
-    root = os.environ.get("SSOD_DATA_ROOT")
-    if root and Path(path).is_relative_to(root):
-        return f"; SSOD_DATA_ROOT is {root}"
-    if root is None and Path(path).is_relative_to("data"):
-        return f"; SSOD_DATA_ROOT is not set, so that it is looked for below {os.path.abspath('data')}"
-    return ""
-
-
-def check_records(path: str, section: str, records: Sequence[Any], keys: Sequence[str]) -> None:
-    """Raises UserError for a record without one of the keys, or for ids that are not unique."""
-    for index, record in enumerate(records):
-        missing = [key for key in keys if not isinstance(record, dict) or record.get(key) is None]
-        if missing:
-            raise UserError(
-                f"record {index} of '{section}' in {path} has no {', '.join(missing)}: "
-                f"every record needs {', '.join(keys)}"
-            )
-    if len({record["id"] for record in records}) != len(records):
-        raise UserError(f"ids in '{section}' of {path} are not unique: number the records again")
-
-
-def check_folder(prefix: str, ann_file: str) -> None:
-    """Raises UserError when the folder with the images is missing."""
-    if prefix and "://" not in prefix and not isdir(prefix):
-        raise UserError(
-            f"image folder {prefix} of {ann_file} does not exist: check data_root and "
-            f"data_prefix=dict(img=...) in the dataset's config{_data_root_of(prefix)}"
-        )
-
-
-def check_classes(path: str, classes: Sequence[str], categories: Sequence[Mapping[str, Any]]) -> None:
-    """Raises UserError unless the classes are categories of the file, in the file's order.
-
-    mmdet and its CocoMetric number labels in the file's order over the classes they find there, so
-    a missing class or another order gives boxes wrong names without a word.
-    """
-    names = [str(category.get("name")) for category in categories]
-    known = [name for name in names if name in set(classes)]
-    if isinstance(classes, str) or not known:
-        raise UserError(
-            f"classes {shorten(classes)} match none of the categories {shorten(names)} in {path}: "
-            f"set {CLASSES_OF} to the names in the file"
-        )
-    missing = [name for name in classes if name not in set(names)]
-    if missing:
-        raise UserError(
-            f"classes {shorten(missing)} are not among the categories {shorten(names)} in {path}: "
-            "remove them from classes, or add the categories to the file"
-        )
-    if list(classes) != known:
-        raise UserError(
-            f"classes {shorten(classes)} are in another order than the categories in {path}: "
-            f"labels follow the file's order, so write classes={shorten(known)}"
-        )
-
-
-def shorten(names: Sequence[Any]) -> str:
-    """The names as text, only the first few where there are many."""
-    if isinstance(names, str):
-        return f"{names!r} (a string, not a tuple)"
-    more = f", ... {len(names)} in all" if len(names) > SHOWN else ""
-    return f"({', '.join(repr(name) for name in list(names)[:SHOWN])}{more})"
 
 
 class PartOfFile:
@@ -196,6 +103,7 @@ class LabeledCoco(PartOfFile, CocoDataset):  # type: ignore[misc]
         check_classes(path, self.metainfo["classes"], content["categories"])
         check_records(path, "images", content["images"], IMAGE_KEYS)
         check_records(path, "annotations", content["annotations"], ANNOTATION_KEYS)
+        check_references(path, content)
         return _index(content)
 
     def filter_data(self) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from ssod.errors import BadImageError
 Image = npt.NDArray[np.uint8]
 
 _REMOVE = "restore it from its source, or remove it from the data set"
-_FAULTS = (OSError, SyntaxError, ValueError, EOFError, PillowImage.DecompressionBombError)
+_FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, PillowImage.DecompressionBombError)
 _JPEG = b"\xff\xd8"
 _PNG_TAIL = 64  # bytes in which a whole PNG names its end
 # Markers that may follow a JPEG's first scan: DHT, DAC, SOS, DQT, DNL, DRI, APPn, COM. Before it, SOFn, too.
@@ -82,23 +83,31 @@ def read_reduced(path: str | Path, choose: Callable[[int, int], int] | None = No
 def image_size(path: str, data: bytes | None = None) -> tuple[int, int]:
     """(width, height) in pixels as displayed, after EXIF orientation, from the file's header alone.
 
-    data: the file's bytes, where they have been read.
+    data: the file's bytes, where they have been read. The orientation of a PNG that says it behind its pixels
+    is not seen.
     Raises BadImageError for a file that can't be opened or whose header is not that of an image.
     """
     try:
         with PillowImage.open(path if data is None else io.BytesIO(data)) as image:
             width, height = image.size
-            if image.format == "TIFF":
-                orientation = 1  # Pillow swaps the sides itself
-            else:  # asking a PNG without EXIF for it would decode all of it
-                orientation = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
+            turned = _quarter_turned(image)
     except OSError as error:
         reason = error.strerror or "not an image"
         raise _bad(f"cannot read image {path} ({reason})", path, reason) from None
     except _FAULTS as error:
         reason = " ".join(str(error).split()) or "not an image"
         raise _bad(f"cannot read image {path} ({reason})", path, reason) from None
-    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+    return (height, width) if turned else (width, height)
+
+
+def _quarter_turned(image: PillowImage.Image) -> bool:
+    """Whether EXIF says that width and height change places; damaged EXIF says nothing."""
+    if image.format == "TIFF" or "exif" not in image.info:
+        return False  # Pillow turns a TIFF itself; for a PNG without EXIF it would decode all of it
+    try:
+        return image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+    except Exception:  # whatever its parser stumbles over
+        return False
 
 
 def stat_fault(status: os.stat_result) -> str | None:
@@ -181,7 +190,8 @@ def _with_pillow(path: str, data: bytes) -> Any:
             clear = image.has_transparency_data and not image.mode.startswith("I")
             if not clear and (image.format != "WEBP" or "exif" not in image.info):
                 return None
-            shown = ImageOps.exif_transpose(image).convert("RGBA")
+            image.load()
+            shown = _upright(image).convert("RGBA")
     except UnidentifiedImageError:
         return None
     except _FAULTS:
@@ -189,6 +199,14 @@ def _with_pillow(path: str, data: bytes) -> Any:
     page = PillowImage.new("RGBA", shown.size, (255, 255, 255, 255))
     page.alpha_composite(shown)
     return np.ascontiguousarray(np.asarray(page.convert("RGB"))[:, :, ::-1])
+
+
+def _upright(image: PillowImage.Image) -> PillowImage.Image:
+    """The decoded image, turned as its EXIF says; as it is where that is damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # whatever its parser stumbles over
+        return image
 
 
 def as_loaded(image: Any, shape: tuple[int, ...] | None = None) -> dict[str, Any]:

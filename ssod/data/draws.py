@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ssod.data.bad_images import too_narrow
+from ssod.data.generators import set_generators, state_of_generators
 from ssod.registry import DATASETS, TRANSFORMS
 
 _KEY: ContextVar[tuple[int, ...]] = ContextVar("key", default=())  # of the block that `seeded` runs now
@@ -47,7 +48,7 @@ def seeded(key: tuple[int, ...]) -> Iterator[None]:
     Python's, NumPy's and torch's on the host; a device's is training's own. Costs about 0.1 ms.
     """
     words = np.random.SeedSequence(key).generate_state(6)
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    before = state_of_generators()
     random.seed(int(words[0]))
     np.random.seed(words[1:5])
     # Not torch.manual_seed: it would reach the devices' generators.
@@ -57,9 +58,7 @@ def seeded(key: tuple[int, ...]) -> Iterator[None]:
         yield
     finally:
         _KEY.reset(token)
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
+        set_generators(before)
 
 
 @TRANSFORMS.register_module()

@@ -1,12 +1,14 @@
 """Numbers about files, kept from run to run: a row holds as long as the file's length and time of change do.
 
-Where: the folder `$SSOD_CACHE`, else `$XDG_CACHE_HOME/ssod`, else `~/.cache/ssod`. It may be removed at any
-time. A place that can't be written, and a damaged file in it, only cost the work again.
+Where: the folder `$SSOD_CACHE`, else `$XDG_CACHE_HOME/ssod`, else `~/.cache/ssod`, and for a user without a
+home one in the temporary folder. It may be removed at any time. A place that can't be written, and a damaged
+file in it, only cost the work again.
 """
 
 import fcntl
 import hashlib
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,7 +26,12 @@ _NAMES = ("version", "paths", "stamps", "values")
 def cache_folder() -> Path:
     """The folder of the cache, which may not exist."""
     own, shared = os.environ.get("SSOD_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return Path(own) if own else Path(shared or Path.home() / ".cache") / "ssod"
+    if own:
+        return Path(own)
+    try:
+        return Path(shared or Path.home() / ".cache") / "ssod"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / f"ssod-{os.getuid()}"
 
 
 def cache_file(kind: str, key: str) -> Path:
@@ -98,7 +105,8 @@ def _read(file: Path, columns: int) -> tuple[bytes, Table, Table] | None:
     try:
         with np.load(file, allow_pickle=False) as content:
             version, paths, stamps, values = (content[name] for name in _NAMES)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # a zip's checksums find damage
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, NotImplementedError, RuntimeError):
+        # A zip's checksums find damage; a damaged header asks for a password or an unknown compression.
         return None
     count = _count(blob := paths.tobytes())
     sound = stamps.shape == (count, 2) and values.shape == (count, columns)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from ssod.core.geometry import project_boxes
-from ssod.data.datasets import check_records, read_coco, shorten
+from ssod.data.coco_file import check_records, read_coco, shorten
 from ssod.errors import UserError
 
 TOO_FAR = 1e9  # px; no image has such a place

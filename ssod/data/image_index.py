@@ -67,7 +67,8 @@ class Records(Sequence[dict[str, Any]]):
         return (self[index] for index in range(len(self)))
 
     def take(self, indices: IntArray) -> "Records":
-        """The records at the given places, in that order."""
+        """The records at the given places, in that order; those below 0 count from the end."""
+        indices = np.arange(len(self))[indices]
         if len(indices) == len(self) and (indices == np.arange(len(self))).all():
             return self
         return Records([self.path(i) for i in indices], self.ids[indices].tolist(), self.sizes[indices])

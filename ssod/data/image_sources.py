@@ -7,7 +7,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
-from ssod.data.datasets import check_records, read_coco
+from ssod.data.coco_file import check_records, read_coco
 from ssod.errors import UserError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -130,7 +130,7 @@ def _glob(pattern: str) -> Listing:
 def _lines(path: Path) -> list[str]:
     """The names in a list; empty lines don't count."""
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"list {path} can't be read ({error}): write one path a line, in UTF-8") from None
     names = [name for name in names if name]

@@ -8,17 +8,15 @@ import importlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
-from ssod.errors import UserError
+from ssod.data.decode import image_size
+from ssod.errors import BadImageError, UserError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 turn the image by a quarter
-_QUARTER_TURNS = frozenset({5, 6, 7, 8})
 
 
 @dataclass(frozen=True)
@@ -59,12 +57,16 @@ def subfolder(folder: Path, names: Iterable[str]) -> Path:
 
 
 def images_below(folder: Path) -> dict[str, Path]:
-    """The images of a folder by their path without suffix; UserError where two differ in the suffix only."""
+    """The images of a folder by their path without suffix, those of hidden folders left out.
+
+    Raises UserError where two differ in the suffix only.
+    """
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+        below = path.relative_to(folder)
+        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in below.parts):
             continue
-        stem = path.relative_to(folder).with_suffix("").as_posix()
+        stem = below.with_suffix("").as_posix()
         if stem in found:
             raise UserError(f"images {found[stem]} and {path} have one name: labels can't tell them apart")
         found[stem] = path
@@ -74,15 +76,11 @@ def images_below(folder: Path) -> dict[str, Path]:
 def viewer_size(path: Path) -> tuple[int, int]:
     """Width and height as a viewer shows the image, EXIF orientation applied; from its header alone."""
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
+        return image_size(str(path))
+    except BadImageError as error:
         raise UserError(
-            f"image {path} can't be read ({reason}): repair or remove it with its label"
+            f"image {path} can't be read ({error.reason}): repair or remove it with its label"
         ) from None
-    return (height, width) if turned else (width, height)
 
 
 def read_text(path: Path) -> str:
@@ -132,5 +130,6 @@ def write_imported(data: Imported, out: Path) -> None:
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, out)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a file where the folder should be
+            partial.unlink()
         raise UserError(f"cannot write {out} ({error.strerror}): check --out and the disk") from None

@@ -2,7 +2,7 @@
 
 import math
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,9 @@ class _VocReader:
         self.folder = folder
         self.first = 0 if zero_based else 1  # the number of the first pixel
         self.images = images_below(subfolder(folder, ("JPEGImages", "images")))
-        self.by_name = {path.name: path for path in self.images.values()}
+        self.by_name: dict[str, list[Path]] = defaultdict(list)
+        for image in self.images.values():
+            self.by_name[image.name].append(image)
         self.bounding_box = box_reader()
         self.num_parts = 0
 
@@ -102,7 +104,13 @@ class _VocReader:
         if root.tag != "annotation":
             raise UserError(f"{path} is not Pascal VOC's: it begins with <{root.tag}>, not <annotation>")
         named = Path((root.findtext("filename") or "").strip()).name
-        found = self.by_name.get(named) or self.images.get(path.stem)
+        of_name = self.by_name.get(named, [])
+        if len(of_name) > 1:
+            raise UserError(
+                f"{path} is of image {named}, and there are {of_name[0]} and {of_name[1]}: give each image a "
+                "name of its own"
+            )
+        found = of_name[0] if of_name else self.images.get(path.stem)
         if found is None:
             raise UserError(
                 f"the image of {path} ({named or path.stem}) is missing: add it, or remove the label"

@@ -94,6 +94,9 @@ def read_names(path: Path) -> list[str]:
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list):
         raise UserError(f"{path} has no list 'names': add the class names in the order of their numbers")
+    strange = [name for name in names if isinstance(name, bool) or not isinstance(name, str | int)]
+    if strange:  # YAML makes `no` false and `1.0` a number
+        raise UserError(f"{path} has the class name {strange[0]!r}, which is no text: put it in quotes")
     if content.get("nc", len(names)) != len(names):
         raise UserError(f"{path} has nc={content['nc']}, but {len(names)} names: make them agree")
     return check_names(str(path), names)

@@ -83,25 +83,24 @@ def _digests(
     values, known = file_cache.recall(file, ordered, rows, _DIGEST)
     unknown = np.flatnonzero(~known).tolist()
     for place in unknown:
-        values[place] = _digest(ordered[place], rows[place, 0], whole)
+        values[place], known[place] = _digest(ordered[place], rows[place, 0], whole)
     if unknown:
-        file_cache.keep(file, ordered, rows, values)
+        read = np.flatnonzero(known)  # the others are tried again next time
+        file_cache.keep(file, [ordered[place] for place in read], rows[read], values[read])
     found = {path: tuple(row) for path, row in zip(ordered, values.tolist(), strict=True)}
     return [found[path] for path in paths]
 
 
-def _digest(path: str, length: int, whole: bool) -> np.ndarray[Any, Any]:
-    """256 bits of SHA-256 as four numbers; of a file that can't be read, those of its name."""
+def _digest(path: str, length: int, whole: bool) -> tuple[np.ndarray[Any, Any], bool]:
+    """256 bits of SHA-256 as four numbers, and whether they are the file's, else its name's."""
     try:
         with open(path, "rb") as file:
-            if whole:
-                made = hashlib.sha256(file.read())
-            else:
+            if not whole:
                 file.seek(max(int(length) - _PIECE, 0) // 2)
-                made = hashlib.sha256(file.read(_PIECE))
+            content, can_be_read = file.read(-1 if whole else _PIECE), True
     except OSError:
-        made = hashlib.sha256(b"unreadable " + os.fsencode(path))
-    return np.frombuffer(made.digest(), dtype=np.int64)
+        content, can_be_read = b"unreadable " + os.fsencode(path), False
+    return np.frombuffer(hashlib.sha256(content).digest(), dtype=np.int64), can_be_read
 
 
 def _pairs(files: Sequence[File], order: Sequence[str]) -> list[Leak]:

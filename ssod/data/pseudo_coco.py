@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 import ssod
-from ssod.data.datasets import check_records, read_coco, shorten
+from ssod.data.coco_file import check_records, read_coco, shorten
 from ssod.data.tracking import check_homography
 from ssod.errors import UserError
 from ssod.registry import DATASETS

@@ -510,4 +510,8 @@ def ensure_shapes(
 
 def _replaceable(root: Path) -> bool:
     """Whether a folder may be replaced: it is empty or was drawn by this file."""
-    return (root / "version.json").is_file() or not os.listdir(root)
+    try:
+        found = json.loads((root / "version.json").read_text())
+    except (OSError, ValueError):
+        return not os.listdir(root)
+    return isinstance(found, dict) and {"generator", "num_train"} <= found.keys()

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ssod.data.file_cache import cache_file, turn
 from ssod.errors import UserError
 
 MANIFEST = "manifest.json"
+SCHEMA = 1
 PARTS = ("labeled", "unlabeled", "held_out")
 Splits = dict[str, dict[str, Any]]
 
@@ -32,8 +34,9 @@ def read_splits(folder: str | Path) -> Splits:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"manifest {path} can't be read ({reason}): split the data again") from None
-    splits = content.get("splits") if isinstance(content, dict) else None
-    if splits is None:
+    ours = isinstance(content, dict) and content.get("schema") == SCHEMA
+    splits = content.get("splits") if ours else None
+    if not isinstance(splits, dict):
         return {}  # a manifest.json of something else
     for name, split in splits.items():
         _check_split(path, name, split)
@@ -63,6 +66,12 @@ def claim(folder: Path, splits: Mapping[str, dict[str, Any]]) -> None:
     An interrupted call can so be repeated. Raises UserError, and enters nothing, where the folder holds a
     file of the same name that another source, protocol or set of options made.
     """
+    # Calls for other splits may run beside this one; the lock leaves no file in the user's folder.
+    with turn(cache_file("manifest", str(folder.resolve()))):
+        _claim(folder, splits)
+
+
+def _claim(folder: Path, splits: Mapping[str, dict[str, Any]]) -> None:
     present = read_splits(folder)
     for name, split in splits.items():
         old = present.get(name)
@@ -87,7 +96,7 @@ def claim(folder: Path, splits: Mapping[str, dict[str, Any]]) -> None:
     path, partial = folder / MANIFEST, folder / f".{MANIFEST}.partial"
     if path.exists() and not present:
         raise UserError(f"{path} is not a list of splits: choose another --out")
-    content = {"schema": 1, "splits": dict(sorted({**present, **splits}.items()))}
+    content = {"schema": SCHEMA, "splits": dict(sorted({**present, **splits}.items()))}
     try:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         os.replace(partial, path)

@@ -108,6 +108,7 @@ def test_what_is_no_homography_is_refused_by_name(name: str) -> None:
         (dict(type="BboxParams", format="coco"), "has no transform 'BboxParams'"),
         (dict(type="Rotate", degrees=3), "wrong arguments for albumentations' Rotate: .*degrees"),
         (dict(type="Resize"), "wrong arguments for albumentations' Resize"),
+        (dict(type="FDA"), "albumentations' FDA needs fda_metadata beside the image: remove it"),
         (dict(type="Rotate", p=7), "wrong arguments for albumentations' Rotate"),
     ],
 )
@@ -115,6 +116,19 @@ def test_wrong_configs(config: Any, message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
         tracked(config)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "image", "said"),
+    [
+        ("Blur", np.full((40, 50, 3), 99.0, np.float32), "gets an image of float32, not uint8"),
+        ("ToFloat", np.full((40, 50, 3), 99, np.uint8), "makes an image of float32, not uint8"),
+    ],
+)
+def test_floats_are_refused(kind: str, image: Any, said: str) -> None:
+    """albumentations takes them for numbers from 0 to 1, and makes a white image of those from 0 to 255."""
+    with pytest.raises(UserError, match=said):
+        tracked(dict(type=kind, p=1))(dict(img=image))
 
 
 def test_a_bent_image_is_found_out() -> None:

@@ -6,11 +6,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader
 
 from ssod.data import decode, pipelines, transforms
 from ssod.data.bad_images import ReplaceBadImages, notes_of
+from ssod.data.draws import seeded
 from ssod.data.transforms import collate_views
 from ssod.errors import BadImageError, UserError
 
@@ -159,6 +161,26 @@ def test_no_random_number_of_the_views_is_used_up(folders: tuple[Path, Path]) ->
     np.random.seed(0)
     drawn = next(i for i in range(COUNT, 2 * COUNT) if dataset.get_data_info(i)["img_path"] == path)
     assert shown(dataset[drawn]) == path and np.random.random() == after
+
+
+def test_what_comes_instead_does_not_depend_on_what_was_read_before(folders: tuple[Path, Path]) -> None:
+    """Reduced decoding draws its scales before it reads; a file that is known to be bad is not read again."""
+    from ssod.registry import DATASETS
+
+    init_default_scope("ssod")
+    scale = [(200, 20), (200, 60)]
+    views = pipelines.two_views(pipelines.weak(scale), pipelines.strong(scale), reduced_decoding=True)
+    images = dict(type="UnlabeledImages", images=str(folders[1]), pipeline=views)
+    dataset = DATASETS.build(
+        dict(type="ReplaceBadImages", dataset=dict(type="ConcatDataset", datasets=[images]))
+    )
+    items = []
+    for _ in range(2):
+        with seeded((3, 5)):
+            items.append(dataset[4])
+    assert notes_of(collate_views([items[1]])) and shown(items[0]) == shown(items[1])
+    for view in ("weak", "strong"):
+        assert torch.equal(items[0][view]["inputs"], items[1][view]["inputs"])
 
 
 def test_a_source_of_bad_images_alone_ends_with_one_line(folders: tuple[Path, Path]) -> None:

@@ -114,6 +114,17 @@ def test_a_size_that_is_none(text: str, capsys: pytest.CaptureFixture[str]) -> N
     assert "is no size such as 640x480" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["--number=-3", "--rounds=0", "--scale 0 0 0 0", "--images-per-second=0", "--images-per-second=-5"],
+)
+def test_numbers_that_measure_nothing(
+    images: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool["main"]([str(Path(images[0]).parent), *words.split()]) == 2
+    assert "are at least 1" in capsys.readouterr().err
+
+
 def test_images_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tool["main"]([str(tmp_path / "gone")]) == 2
     assert "do not exist" in capsys.readouterr().err

@@ -169,6 +169,18 @@ def without(section: str, key: str) -> Any:
         (lambda c: c["categories"].pop(), r"classes \('dog'\) are not among the .*\('cat'\)"),
         (lambda c: c.update(categories=[dict(id=1, name="cow")]), "match none .*'cow'"),
         (lambda c: c.update(annotations=[]), "no labeled image is left"),
+        (lambda c: c["images"][1].update(width="80"), "record 1 of 'images' in .* has the width '80'"),
+        (lambda c: c["images"][0].update(file_name=3), "has the file_name '3': a text, in quotes, is needed"),
+        (lambda c: c["images"][0].update(id=[1]), r"has the id '\[1\]': a number or a text is needed"),
+        (lambda c: c["images"][0].update(id="1"), "ids in 'images' of .* are numbers and texts"),
+        (lambda c: c["annotations"][0].update(bbox=[]), r"has the bbox '\[\]': \[x, y, width, height\]"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, "3", 4]), "has the bbox .* in numbers is needed"),
+        (lambda c: c["annotations"][0].update(area=True), "has the area 'True': a number is needed"),
+        (lambda c: c["annotations"][0].update(image_id="1"), "image_id '1', and ids in 'images' are numbers"),
+        (lambda c: c["annotations"][0].update(category_id="3"), "ids in 'categories' are numbers"),
+        (lambda c: c["categories"][0].update(name=1), "record 0 of 'categories' in .* has the name '1'"),
+        (lambda c: c["categories"][0].pop("id"), "record 0 of 'categories' in .* has no id"),
+        (lambda c: c["categories"].append("cow"), "record 2 of 'categories' in .* has no id, name"),
     ],
 )
 def test_faulty_labeled_file(tmp_path: Path, content: Any, change: Any, message: str) -> None:

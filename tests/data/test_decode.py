@@ -186,6 +186,14 @@ def test_a_header_that_is_none(tmp_path: Path, data: bytes | None, reason: str) 
     assert raised.value.reason.startswith(reason)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0\x08\0\0\0\x01", b"Exif\0\0no exif at all", b"Exif\0\0"])
+def test_damaged_exif_turns_nothing(tmp_path: Path, kind: str, exif: bytes) -> None:
+    path = tmp_path / f"a.{kind.lower()}"
+    path.write_bytes(encoded(with_alpha(PICTURE), kind, lossless=True, exif=exif))
+    assert image_size(str(path)) == PICTURE.size == read_image(path).shape[1::-1]
+
+
 def test_the_error_survives_being_made_from_its_message_alone() -> None:
     """As torch makes it again in the main process, after a loader worker raised it."""
     again = BadImageError("Caught BadImageError\nssod.errors.BadImageError: image a.jpg is empty")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ def test_what_is_new_or_changed_is_read_again(photos: Path, cache: Path, headers
     assert sizes(index_images(list_images(photos), "key")) == changed and headers == ["a.jpg"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "other", "older"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "locked", "emptied", "other", "older"])
 def test_a_damaged_cache_is_made_again(photos: Path, cache: Path, damage: str, headers: list[str]) -> None:
     index_images(list_images(photos), "key")
     [file] = cache.glob("sizes-*.npz")
@@ -198,6 +199,10 @@ def test_a_damaged_cache_is_made_again(photos: Path, cache: Path, damage: str, h
     elif damage == "flipped":
         place = data.index(b"photos")
         data[place] ^= 1
+        file.write_bytes(data)
+    elif damage == "locked":  # the archive's list asks for a password
+        data[data.rindex(b"PK\x01\x02") + 8] |= 1
+        data[data.index(b"PK\x01\x02") + 8] |= 1
         file.write_bytes(data)
     elif damage == "older":
         np.savez(file, version=np.array(0), paths=np.zeros(1, np.uint8))
@@ -228,6 +233,12 @@ def test_the_folder_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert file_cache.cache_folder() == Path.home() / ".cache" / "ssod"
 
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert file_cache.cache_folder() == Path(tempfile.gettempdir()) / f"ssod-{os.getuid()}"
+
 
 def test_one_process_does_the_work_for_all(photos: Path, cache: Path) -> None:
     """A second process finds the lock held, waits, and then reads no header."""
@@ -254,6 +265,7 @@ def test_records_are_a_sequence() -> None:
     assert records[-1] == dict(img_path=paths[2], img_id=9, height=6, width=5)
     assert [each["img_id"] for each in records[1:]] == [5, 9] and len(records[:0]) == 0
     assert records.take(np.array([2, 0])).paths() == [paths[2], paths[0]]
+    assert list(records.take(np.array([-1, -3]))) == [records[2], records[0]]
     with pytest.raises(IndexError):
         records[3]
     assert Records(["a"], ["x7"], np.array([(1, 1)]))[0]["img_id"] == "x7"

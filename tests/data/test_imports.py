@@ -131,6 +131,18 @@ def test_voc_in_one_folder_and_body_parts(tmp_path: Path) -> None:
     assert found.notes == ["1 body parts (<part>) were left out"]
 
 
+def test_voc_images_of_one_name_are_not_told_apart(tmp_path: Path) -> None:
+    write_voc(tmp_path, "1", voc_object())
+    for folder in ("a", "b"):
+        draw(tmp_path / "JPEGImages" / folder / "2.jpg")
+    assert [image.file_name for image in read_voc(tmp_path).images] == ["JPEGImages/1.jpg"]
+    write_voc(tmp_path, "3", filename="2.jpg")
+    with pytest.raises(
+        UserError, match=r"3\.xml is of image 2\.jpg, and there are .*a/2\.jpg and .*b/2\.jpg"
+    ):
+        read_voc(tmp_path)
+
+
 def test_voc_takes_the_encoding_that_the_file_names(tmp_path: Path) -> None:
     path = write_voc(tmp_path, "a", voc_object("chaînon"))
     path.write_bytes(('<?xml version="1.0" encoding="ISO-8859-1"?>' + path.read_text()).encode("latin-1"))
@@ -238,6 +250,12 @@ def test_yolo(yolo: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_images_of_hidden_folders_are_no_background(yolo: Path) -> None:
+    before = read_yolo(yolo)
+    draw(yolo / "images" / ".ipynb_checkpoints" / "a-checkpoint.jpg")
+    assert read_yolo(yolo) == before
+
+
 @pytest.mark.parametrize("layout", ["images/{}", "{}/images"])
 def test_yolo_subsets(tmp_path: Path, layout: str) -> None:
     for subset in ("train", "val"):
@@ -313,6 +331,7 @@ def test_yolo_folders_that_are_refused(yolo: Path, tmp_path: Path) -> None:
         ("nc: 3\nnames: [cat, dog]", "nc=3, but 2 names"),
         ("names: [cat, cat]", "each class once"),
         ("names: []", "each class once"),
+        ("names: [cat, no]", "class name False, which is no text: put it in quotes"),
         ("names: [cat]\nkpt_shape: [17, 3]", "keypoints"),
         ("names: [cat", "is no YAML"),
         ("- cat", "has no list 'names'"),
@@ -328,6 +347,8 @@ def test_class_names_that_are_refused(tmp_path: Path, text: str, said: str) -> N
 def test_class_names_by_number(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text("names:\n  1: dog\n  0: cat\n")
     assert read_names(tmp_path / "data.yaml") == ["cat", "dog"]
+    (tmp_path / "data.yaml").write_text("names: [0, 1, 2]\n")  # digits, say
+    assert read_names(tmp_path / "data.yaml") == ["0", "1", "2"]
 
 
 # ---------------------------------------------------------------- both
@@ -337,9 +358,11 @@ def test_class_names_by_number(tmp_path: Path) -> None:
 def test_a_viewers_size(tmp_path: Path, orientation: int) -> None:
     from PIL import ImageOps
 
-    draw(tmp_path / "a.jpg", orientation=orientation)
-    with Image.open(tmp_path / "a.jpg") as image:
-        assert viewer_size(tmp_path / "a.jpg") == ImageOps.exif_transpose(image).size
+    for name in ("a.jpg", "a.png", "a.webp", "a.tif"):
+        draw(tmp_path / name, orientation=orientation)
+        with Image.open(tmp_path / name) as image:
+            image.load()
+            assert viewer_size(tmp_path / name) == ImageOps.exif_transpose(image).size
 
 
 def test_another_file_is_not_written_over(voc: Path, tmp_path: Path) -> None:
@@ -351,8 +374,9 @@ def test_another_file_is_not_written_over(voc: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"out\.json exists and holds something else"):
         write_imported(read_voc(voc, classes=["dog", "cat"]), out)
     assert out.read_bytes() == before and [each.name for each in out.parent.iterdir()] == ["out.json"]
-    with pytest.raises(UserError, match="cannot write"):
-        write_imported(read_voc(voc), tmp_path)
+    for place in (tmp_path, out / "below.json"):
+        with pytest.raises(UserError, match="cannot write"):
+            write_imported(read_voc(voc), place)
 
 
 def test_a_missing_library_is_one_line(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:

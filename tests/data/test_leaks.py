@@ -94,6 +94,24 @@ def test_only_files_of_equal_length_are_read_and_only_once(tmp_path: Path, opene
     assert leak == Leak("labeled", labeled[4], "val", same_length)
 
 
+def test_a_file_that_could_not_be_read_is_read_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the disk changes neither the file's length nor its time."""
+    one, copy = (write(tmp_path / part, f"{part}.jpg", b"x" * 5000) for part in "ab")
+    real = builtins.open
+
+    def failing(path: Any, *arguments: Any, **options: Any) -> Any:
+        if path == copy:
+            raise OSError(5, "Input/output error")
+        return real(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "open", failing)
+        assert find_leaks({"labeled": [one], "val": [copy]}) == []
+    assert find_leaks({"labeled": [one], "val": [copy]}) == [Leak("labeled", one, "val", copy)]
+
+
 def test_copies_within_a_part_and_missing_files_are_no_leaks(tmp_path: Path) -> None:
     twins = [write(tmp_path / "a", name, b"same") for name in ("1.jpg", "2.jpg")]
     other = write(tmp_path / "b", "3.jpg", b"else")

@@ -219,6 +219,9 @@ def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photos" / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="not a drawn shapes dataset"):
         ensure_shapes(tmp_path / "photos", num_train=3, num_val=1, num_labeled=1)
+    (tmp_path / "photos" / "version.json").write_text('{"app": "mine"}')
+    with pytest.raises(UserError, match="not a drawn shapes dataset"):
+        ensure_shapes(tmp_path / "photos", num_train=3, num_val=1, num_labeled=1)
     assert (tmp_path / "photos" / "mine.txt").read_text() == "mine"
 
 

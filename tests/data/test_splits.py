@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from reference.modules import load_tool
 
 import ssod
+from ssod.data import split_manifest
 from ssod.data.split_manifest import find_split, hash_of_ids, read_splits
 from ssod.data.splits import PROTOCOLS, SplitOptions, split_file
 from ssod.errors import UserError
@@ -191,6 +193,34 @@ def test_more_splits_join_the_manifest_and_the_same_again_changes_nothing(
     assert {each.name: each.read_bytes() for each in (tmp_path / "out").iterdir()} == before
 
 
+def test_calls_at_the_same_time_all_enter_their_splits(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reads the manifest and writes it again with its own: one after the other."""
+    import threading
+
+    ready, replace = threading.Barrier(4), split_manifest.os.replace
+
+    def late(*paths: Any) -> None:
+        time.sleep(0.05)
+        replace(*paths)
+
+    def split(percent: str) -> None:
+        ready.wait()
+        split_file(source, tmp_path / "out", stac(percent))
+
+    monkeypatch.setattr(split_manifest.os, "replace", late)
+    calls = [threading.Thread(target=split, args=(percent,)) for percent in ("5", "10", "20", "40")]
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join()
+    assert read_splits(tmp_path / "out").keys() == {
+        f"mine.1@{percent}" for percent in ("5", "10", "20", "40")
+    }
+    assert snapshot(tmp_path / "out").keys() >= {"manifest.json", "mine.1@5.json", "mine.1@40.json"}
+
+
 def test_an_interrupted_call_can_be_repeated(source: Path, tmp_path: Path) -> None:
     split_file(source, tmp_path / "whole", stac("10"))
     split_file(source, tmp_path / "cut", stac("10"))
@@ -232,19 +262,21 @@ def test_files_that_are_not_ours_are_kept(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"mine\.1@10-unlabeled\.json exists and no manifest\.json of ours"):
         split_file(source, tmp_path, stac("10"))
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "manifest.json").write_text('{"packages": []}')
-    with pytest.raises(UserError, match="is not a list of splits"):
-        split_file(source, tmp_path / "other", stac("10"))
+    for theirs in ('{"packages": []}', '{"splits": ["train"]}', '{"splits": {"train": {"num": 3}}}'):
+        (tmp_path / "other" / "manifest.json").write_text(theirs)
+        assert find_split(tmp_path / "other" / "mine.json", "labeled") is None
+        with pytest.raises(UserError, match="is not a list of splits"):
+            split_file(source, tmp_path / "other", stac("10"))
     assert not (tmp_path / "mine.1@10.json").exists()
     assert [each.name for each in (tmp_path / "other").iterdir()] == ["manifest.json"]
 
 
 @pytest.mark.parametrize(
     "content",
-    ["{", '{"splits": {"a": 3}}', '{"splits": {"a": {"protocol": "own", "labeled": {"file": "x"}}}}'],
+    ["{", '"splits": {"a": 3}}', '"splits": {"a": {"protocol": "own", "labeled": {"file": "x"}}}}'],
 )
 def test_a_broken_manifest(source: Path, tmp_path: Path, content: str) -> None:
-    (tmp_path / "manifest.json").write_text(content)
+    (tmp_path / "manifest.json").write_text('{"schema": 1, ' + content)
     with pytest.raises(
         UserError, match=r"manifest .*manifest\.json (can't be read|has a broken entry)"
     ) as caught:

@@ -46,6 +46,8 @@ def test_a_list_in_any_order(folder: Path, tmp_path: Path) -> None:
     assert all(Path(image.path).is_file() for image in found.images)
     path.write_text("\n".join(reversed(path.read_text().splitlines())))
     assert read_images(path) == found
+    path.write_text("\ufeff" + path.read_text(), encoding="utf-8")  # as some editors begin a file
+    assert read_images(path) == found
     path.write_text("c.webp\n")
     assert read_images(path, root=folder).images[0].path == str(folder / "c.webp")
 
@@ -177,7 +179,8 @@ def test_options(photos: Path) -> None:
     assert paths(only_ids=[10, 1]) == ["4", "3"]
     assert paths(except_ids=[10, 1]) == everything[1:-1]
     assert paths(indices=3) == everything[:3] and paths(indices=-2) == everything[-2:]
-    assert paths(indices=[4, 0]) == ["8", "4"] and paths(lazy_init=True) == everything
+    assert paths(indices=[4, 0]) == ["8", "4"] and paths(indices=[-1, 0]) == ["3", "4"]
+    assert paths(lazy_init=True) == everything
     assert UnlabeledImages(str(photos), metainfo=dict(classes=("a",))).metainfo["classes"] == ("a",)
 
 

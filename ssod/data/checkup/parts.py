@@ -10,7 +10,7 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 
 from ssod.data.checkup.findings import Finding, fails
-from ssod.data.datasets import read_coco
+from ssod.data.coco_file import ANNOTATION_KEYS, IMAGE_KEYS, check_kinds, read_coco
 from ssod.errors import UserError
 from ssod.registry import DATASETS
 
@@ -105,6 +105,7 @@ class Reader:
         try:
             if part.ann_file not in self.contents:
                 self.contents[part.ann_file] = read_coco(part.ann_file, ("images",))
+            _check_kinds(part, self.contents[part.ann_file])
         except UserError as error:
             return fails("annotations-unreadable", part.where, error.one_line, mend)
         content = self.contents[part.ann_file]
@@ -137,6 +138,17 @@ class Reader:
         ]
         left_out = tuple(str(path) for path, _ in getattr(dataset, "left_out", ()))
         return replace(part, folder="", images_in_file=images, images=images, left_out=left_out)
+
+
+def _check_kinds(part: Part, content: Mapping[str, Any]) -> None:
+    """Raises UserError for values that the checks can't reckon with: widths in quotes, lists as ids."""
+    check_kinds(part.ann_file, "images", content["images"], IMAGE_KEYS)
+    if part.has_boxes:
+        for section, keys in (("annotations", ANNOTATION_KEYS), ("categories", ("id", "name"))):
+            records = content.get(section)
+            if isinstance(records, list):
+                # Boxes that are not four numbers are a finding of their own.
+                check_kinds(part.ann_file, section, records, [key for key in keys if key != "bbox"])
 
 
 def refused(part: Part, error: Exception) -> Finding:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ssod.data.checkup.findings import Finding, count, fails, hurts, lies, note, some
 from ssod.data.checkup.parts import Part
-from ssod.data.datasets import ANNOTATION_KEYS, CLASSES_OF, IMAGE_KEYS, check_classes, shorten
+from ssod.data.coco_file import ANNOTATION_KEYS, CLASSES_OF, IMAGE_KEYS, check_classes, shorten
 from ssod.errors import UserError
 
 FEW_BOXES = 10  # of a class in the labeled images, below which it is worth a note

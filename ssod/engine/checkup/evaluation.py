@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssod.data.checkup.findings import Finding, fails, lies
-from ssod.data.datasets import shorten
+from ssod.data.coco_file import shorten
 from ssod.engine.checkup.setup import Setup
 
 
