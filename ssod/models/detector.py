@@ -105,11 +105,16 @@ class SemiDetector(BaseDetector):  # type: ignore[misc]
         if self.policy is not None and self.teacher is not None:
             self.policy.start(self.teacher, self.student)
 
+    @property
+    def burn_in(self) -> int:
+        """Iterations of supervised training alone, after which the teacher starts again; 0 for none."""
+        iterations: int = 0 if self.method is None else self.method.unsup_weight.start
+        return iterations
+
     def set_step(self, step: int) -> None:
         """Before each iteration, its 0-based number."""
         self.step = step
-        burn_in = 0 if self.method is None else self.method.unsup_weight.start
-        if step == burn_in > 0:
+        if step == self.burn_in > 0:
             self.start()
 
     def after_step(self, step: int, taken: Tensor | None = None) -> None:

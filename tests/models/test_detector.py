@@ -150,6 +150,7 @@ def test_buffers_of_the_teacher(registered: None, buffers: str) -> None:
 
 def test_burn_in_is_supervised_and_ends_with_a_copy(registered: None) -> None:
     model, batch = soft(unsup_weight=dict(value=4.0, start=3)), detectors.semi_batch()
+    assert model.burn_in == 3
     expected = supervised_losses(model.student, batch)
     for step in (0, 2):
         model.set_step(step)

@@ -49,6 +49,7 @@ class Checkpoints(Hook):  # type: ignore[misc]
         self.metric = metric
         self.keep = keep
         self.due = False
+        self.start_teacher = False  # of a resumed run: resume.leaves_out_start
         self.config_text: str | None = None  # costs a second or more to make
 
     def before_run(self, runner: Any) -> None:
@@ -58,6 +59,11 @@ class Checkpoints(Hook):  # type: ignore[misc]
         if is_main_process():
             for partial in self.folder.glob(".*.partial"):
                 partial.unlink()
+
+    def before_train(self, runner: Any) -> None:
+        """Starts a resumed run's teacher, where that is due; its weights are loaded by now."""
+        if self.start_teacher:
+            unwrap(runner.model).start()
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -123,6 +129,7 @@ class Checkpoints(Hook):  # type: ignore[misc]
             "mmengine_version": mmengine.__version__,
             "dataset_meta": dict(getattr(runner.train_dataloader.dataset, "metainfo", {})),
             "size": vars(resume.size_of(runner)),
+            "burn_in": resume.burn_in_of(runner),
         }
         hub = runner.message_hub.state_dict()
         info = {key: value for key, value in hub["runtime_info"].items() if key != "cfg"}
@@ -148,7 +155,9 @@ class Checkpoints(Hook):  # type: ignore[misc]
         checkpoint.get("meta", {}).pop("config", None)  # mmengine's resume would run it as Python
         check_weights(runner.model, checkpoint, str(runner._load_from))
         if runner._resume:
+            reached = checkpoint["meta"]["iter"]
             resume.take_up(runner, checkpoint)
+            self.start_teacher = resume.leaves_out_start(runner, reached, checkpoint["meta"])
 
 
 def on_host(value: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 
+from ssod.engine.evaluate import unwrap
 from ssod.engine.recipe.step_size import Size
 from ssod.engine.saving import random_state, rates
 from ssod.errors import UserError
@@ -47,6 +48,22 @@ def take_up(runner: Any, checkpoint: dict[str, Any]) -> None:
         _move(runner, checkpoint, before, now)
     if rates.differ(runner, checkpoint) or before.an_iteration != now.an_iteration:
         rates.take_from_config(runner, checkpoint)
+
+
+def burn_in_of(runner: Any) -> int:
+    """How many iterations of a run are burn-in."""
+    count: int = getattr(unwrap(runner.model), "burn_in", 0)
+    return count
+
+
+def leaves_out_start(runner: Any, reached: int, meta: Mapping[str, Any]) -> bool:
+    """Whether a run whose teacher has yet to start as the student goes on beyond the iteration for that.
+
+    reached: the checkpoint's iterations where it was written, with that run's burn-in; `meta` has those here.
+    """
+    now = burn_in_of(runner)
+    started: bool = reached > meta.get("burn_in", now)
+    return not started and meta["iter"] > now
 
 
 def check_length(config: Config, source: Path, checkpoint: Mapping[str, Any]) -> None:

@@ -56,6 +56,27 @@ def test_the_rate_is_the_one_of_a_run_that_was_never_stopped(toy_config: Config,
     assert whole["param_schedulers"] == parts["param_schedulers"]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "starts"),
+    [(2, 2, 0), (3, 3, 1), (4, 4, 1), (5, 5, 1), (6, 6, 0), (2, 4, 0), (4, 8, 0), (4, 0, 1)],
+)
+def test_burn_in_that_ends_between_two_iterations_starts_the_teacher(
+    toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, after: int, starts: int
+) -> None:
+    """Iteration 3 becomes 6; at 6 and later the model itself sees where its burn-in ends."""
+    from ssod.registry import MODELS
+
+    toy = MODELS.get("ToyModel")
+    calls: list[torch.Tensor] = []
+    monkeypatch.setattr(toy, "burn_in", before, raising=False)
+    train(toy_config(), work_dir=tmp_path, options=BIG)
+    student = last(tmp_path)["state_dict"]["student.weight"]
+    monkeypatch.setattr(toy, "burn_in", after)
+    monkeypatch.setattr(toy, "start", lambda self: calls.append(self.student.weight.detach().clone()))
+    train(toy_config(), work_dir=tmp_path, resume=True, options={"train_cfg.max_iters": 7})
+    assert len(calls) == starts and all(torch.equal(each, student) for each in calls)
+
+
 def test_the_last_validation_counts_in_the_new_iterations(toy_config: Config, tmp_path: Path) -> None:
     """Validated after 2 of 3 big steps: that is 4 of 6, and the next one is due at 8."""
     options = {**BIG, "train_cfg.val_interval": 2}
