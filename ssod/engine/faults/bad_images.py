@@ -25,8 +25,8 @@ class BadImages(Hook):  # type: ignore[misc]
 
     `count` is of files, those without an image's header included, which no draw ever reaches; `replaced` is
     of draws. Above the policy's bound for a dataset the run ends with UserError, its checkpoint written: with
-    one process after the step, with several at the next log interval, all of them together. A resumed run
-    takes up the count as its checkpoint has it, without the files that can be read by now.
+    one process after the step, with several after the next log interval or checkpoint, all of them together.
+    A resumed run takes up the count as its checkpoint has it, without the files that can be read by now.
     """
 
     priority = "VERY_HIGH"
@@ -49,7 +49,7 @@ class BadImages(Hook):  # type: ignore[misc]
         left_out = [
             Replaced(i, *each) for i, one in enumerate(datasets) for each in getattr(one, "left_out", ())
         ]
-        self._add(runner, [each for each in before if each.source < len(datasets) and _is_bad(each.path)])
+        self._add(runner, [each for each in before if each.source < len(datasets) and _is_bad(each)])
         self._add(runner, left_out)
         self._check()
         self.refuse_too_many()
@@ -68,8 +68,12 @@ class BadImages(Hook):  # type: ignore[misc]
         """Tells the other processes, at each log interval."""
         self._exchange(runner)
 
+    def before_capture(self, runner: Any) -> None:
+        """Tells the other processes, before each checkpoint."""
+        self._exchange(runner)
+
     def after_train(self, runner: Any) -> None:
-        """Tells the other processes, before the last checkpoint."""
+        """Tells the other processes, before the run ends."""
         self._exchange(runner)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
@@ -142,10 +146,10 @@ def _name(source: int) -> str:
     return "unlabeled" if source else "labeled"
 
 
-def _is_bad(path: str) -> bool:
-    """Whether a file still can't be read."""
+def _is_bad(file: Replaced) -> bool:
+    """Whether a file still can't be read, or is an image as narrow as before (`too_narrow`)."""
     try:
-        read_image(path)
+        height, width = read_image(file.path).shape[:2]
     except BadImageError:
         return True
-    return False
+    return file.reason.endswith(f"{width} x {height} px")

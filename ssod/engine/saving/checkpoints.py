@@ -104,6 +104,7 @@ class Checkpoints(Hook):  # type: ignore[misc]
     def _save_last(self, runner: Any, iteration: int) -> None:
         self.due = False
         check_equal_on_ranks(unwrap(runner.model), "the networks")
+        runner.call_hook("before_capture")  # on all processes; before_save_checkpoint is on the first alone
         state = resume.capture(runner, iteration)  # all processes take part
         if not is_main_process():
             return

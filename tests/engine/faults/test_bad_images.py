@@ -1,6 +1,7 @@
 """The hook that counts bad images: named once, over all processes, through a resume, up to the bound."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmdet.structures import DetDataSample
 
-from ssod.data.bad_images import Replaced
+from ssod.data.bad_images import Replaced, too_narrow
 from ssod.data.decode import BadImage
 from ssod.engine.faults import bad_images
 from ssod.engine.faults.bad_images import BadImages
 from ssod.engine.faults.data_policy import DataPolicy
+from ssod.engine.train import train
 from ssod.errors import UserError
 
 
@@ -126,6 +129,21 @@ def test_a_resumed_run_goes_on_counting_without_what_was_mended(tmp_path: Path) 
     assert json.loads(saved(again))["files"] == [[1, paths[1], "empty (0 bytes)"]]
 
 
+def test_an_image_that_is_too_narrow_stays_counted(tmp_path: Path) -> None:
+    """It can be read, and yet be used no more than before; a wider one in its place can."""
+    hook, runner, _ = begun()
+    paths = [str(tmp_path / name) for name in ("1.png", "2.png")]
+    for path in paths:
+        cv2.imwrite(path, np.zeros((1, 3000, 3), np.uint8))
+        with pytest.raises(cv2.error) as caught:
+            cv2.resize(cv2.imread(path), (320, 0))
+        reason = too_narrow(caught.value, path).reason
+        hook.before_train_iter(runner, 0, batch([Replaced(1, path, reason)]))
+    cv2.imwrite(paths[1], np.zeros((9, 3000, 3), np.uint8))
+    _, _, record = begun(state=saved(hook))
+    assert [each["path"] for each in record["bad_images"]["files"]] == paths[:1]
+
+
 def test_processes_tell_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hooks as two processes: what each found, both count, and both stop at the same place."""
     monkeypatch.setattr(bad_images, "get_world_size", lambda: 2)
@@ -143,3 +161,26 @@ def test_processes_tell_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(UserError, match="6 of 500"):
             hook.refuse_too_many()
         assert record["bad_images"]["count"] == record["bad_images"]["replaced"] == 6
+
+
+def on_rank(rank: int, meeting: Path, config: Path, out: Path) -> None:
+    """One of two ranks trains; the third batch of the second one came with a note."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    batches = iter(range(8))
+    note = [[Replaced(0, "bad.jpg", "empty")]]
+    # In this process only: it was forked.
+    bad_images.notes_of = lambda _: note if (next(batches), rank) == (2, 1) else []  # type: ignore[attr-defined]
+    options = {"default_hooks.checkpoint.keep": 3, "data_policy.max_bad_fraction": 0.5}
+    train(config, work_dir=out, launcher="pytorch", options=options)
+
+
+def test_a_checkpoint_between_two_log_intervals_has_what_every_process_found(
+    toy_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Logged after 2 and 4 iterations, saved after 3."""
+    words = (tmp_path / "meeting", toy_config(), tmp_path / "run")
+    torch.multiprocessing.start_processes(on_rank, words, nprocs=2, start_method="fork")
+    for name in ("iter_00000003", "last"):
+        content = torch.load(tmp_path / "run" / "checkpoints" / f"{name}.pth", weights_only=True)
+        state = json.loads(content["message_hub"]["runtime_info"]["bad_images"])
+        assert state == {"replaced": 1, "files": [[0, "bad.jpg", "empty"]]}
