@@ -1,12 +1,29 @@
-"""Reads the resolved config.py that a run wrote, as data: nothing in it is executed."""
+"""The resolved config.py that a run writes: numbers that can be read again; a reader that runs nothing."""
 
 import ast
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-_NUMBERS = {"inf": float("inf"), "nan": float("nan")}  # mmengine writes them as names
-_CALLS = {f"float('{name}')": float(name) for name in ("inf", "-inf", "nan")}  # a sweep writes calls
+_NUMBERS = {"inf": float("inf"), "nan": float("nan")}  # mmengine alone writes them as names
+_CALLS = {f"float('{name}')": float(name) for name in ("inf", "-inf", "nan")}  # we write calls
+
+
+class _Called(float):
+    """A number that is no literal: inf, nan."""
+
+    def __repr__(self) -> str:
+        return f'float("{float(self)}")'
+
+
+def readable(value: Any) -> Any:
+    """The value, which prints as Python that gives it again."""
+    if isinstance(value, Mapping):
+        return {key: readable(each) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(readable(each) for each in value)
+    return _Called(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class NotDataError(ValueError):

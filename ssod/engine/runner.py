@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ from ssod.engine.mistakes import mistakes_in_config
 from ssod.engine.records.event_files import with_folders
 from ssod.engine.records.writing import write_text
 from ssod.models.folding import unfold_norms
+from ssod.written_config import readable
 
 LOG = "train.log"
 # The hooks that mmengine adds unless their entry is None; it takes None for no other.
@@ -105,7 +105,7 @@ class SemiRunner(Runner):  # type: ignore[misc]
     def dump_config(self) -> None:
         """Writes the resolved config to `config.py`, from which the run can be repeated."""
         if is_main_process():
-            config = Config(self.cfg.to_dict())
+            config = Config(readable(self.cfg.to_dict()))
             for name in ("work_dir", "launcher", "test_cfg"):  # of this run, not of the experiment
                 config.pop(name, None)
             write_text(Path(self.work_dir, "config.py"), config.pretty_text)
@@ -184,8 +184,3 @@ def warnings_to_log() -> Iterator[None]:
         yield
     finally:
         logging.captureWarnings(False)
-
-
-def is_terminal() -> bool:
-    """Whether someone watches standard output."""
-    return sys.stdout.isatty()

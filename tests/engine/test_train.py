@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from ssod.engine.config import load_config
 from ssod.engine.faults.finite_guard import DivergedError
 from ssod.engine.train import train
 from ssod.errors import UserError
@@ -142,6 +144,13 @@ def test_divergence_ends_the_run(toy_config: Config, tmp_path: Path) -> None:
         train(config, work_dir=tmp_path / "run", options=options)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["status"] == "failed" and "DivergedError" in result["error"]
+
+
+def test_a_config_with_an_infinite_number_is_run_again_as_it_is(toy_config: Config, tmp_path: Path) -> None:
+    config = toy_config('optim_wrapper.update(clip_grad=dict(max_norm=35, norm_type=float("inf")))\n')
+    train(config, work_dir=tmp_path / "run", options={"train_cfg.max_iters": 2})
+    again = load_config(tmp_path / "run" / "config.py")
+    assert again.optim_wrapper.clip_grad == dict(max_norm=35, norm_type=math.inf)
 
 
 def test_a_signal_stops_after_the_step_and_resume_finishes(

@@ -1,6 +1,5 @@
 """What a sweep writes before its first run: the list of runs, their configs, the splits they need."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from pprint import pformat
@@ -13,6 +12,7 @@ from ssod.study.sweep.definition import Definition, read_definition
 from ssod.study.sweep.plan import Run, expand
 from ssod.study.sweep.progress import progress
 from ssod.study.sweep.state import PLACE, alone, read_json
+from ssod.written_config import readable
 
 CONFIGS = "configs"
 LIST = "sweep.json"
@@ -48,24 +48,8 @@ def _as_text(run: Run) -> str:
     """The run's config as a file; mmengine's own formatting takes a second for each."""
     lines = [f'"""{run.name}: written by tools/sweep.py, resolved."""', ""]
     for name, value in run.config.to_dict().items():
-        lines.append(f"{name} = {pformat(_readable(value), width=110, sort_dicts=False)}")
+        lines.append(f"{name} = {pformat(readable(value), width=110, sort_dicts=False)}")
     return "\n".join(lines) + "\n"
-
-
-class _Called(float):
-    """A number that is no literal: inf, nan."""
-
-    def __repr__(self) -> str:
-        return f'float("{float(self)}")'
-
-
-def _readable(value: Any) -> Any:
-    """The value, which prints as Python that gives it again."""
-    if isinstance(value, Mapping):
-        return {key: _readable(each) for key, each in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_readable(each) for each in value)
-    return _Called(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def listing(
