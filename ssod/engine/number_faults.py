@@ -29,6 +29,11 @@ def number_faults(config: Config) -> Iterator[str]:
         value = optimizer.get(name, 0.0) if isinstance(optimizer, Mapping) else 0.0
         if not _is_number(value) or value < 0:
             yield f"optim_wrapper.optimizer.{name} is {value!r}: give a number of at least 0, such as 0.01"
+    if (config.get("auto_scale_lr") or {}).get("enable"):
+        yield (
+            "auto_scale_lr scales the rate alone, and too late for the schedules: leave it out; "
+            "tools/train.py --scale-to WORLDxLABELED+UNLABELED scales the whole recipe (docs/cluster.md)"
+        )
     clip = wrapper.get("clip_grad")
     if clip is not None and not isinstance(clip, Mapping):
         yield f"optim_wrapper.clip_grad is {clip!r}: give dict(max_norm=10.0), say, or None"

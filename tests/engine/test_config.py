@@ -90,6 +90,7 @@ def test_unknown_option_paths(tmp_path: Path, key: str, said: str) -> None:
         ("default_hooks = dict(scalars=dict(interval=0))\n", "default_hooks.scalars.interval is 0"),
         ("train_dataloader.update(num_workers='a')\n", "train_dataloader.num_workers is 'a'"),
         ("param_scheduler = dict(by_epoch=False, begin=None)\n", "param_scheduler.0.begin is None"),
+        ("auto_scale_lr = dict(enable=True, base_batch_size=8)\n", "leave it out; tools/train.py --scale-to"),
         ("randomness = dict(seed=-1)\n", "randomness.seed) is -1"),
         ("randomness = dict(seed='one')\n", "randomness.seed) is 'one'"),
         (
@@ -115,6 +116,7 @@ def test_configs_that_cannot_train(tmp_path: Path, more: str, said: str) -> None
 
 def test_numbers_that_can_be_meant(tmp_path: Path) -> None:
     more = "train_cfg.update(max_iters=1e3, val_interval=1)\nrandomness = dict(seed=None)\n"
+    more += "auto_scale_lr = dict(enable=False, base_batch_size=16)\n"  # mmdet's configs have it so
     assert load_config(written(tmp_path, more)).train_cfg.max_iters == 1000
 
 

@@ -120,8 +120,6 @@ def _old_size(config: Config, size: Size) -> Size:
         parts = "labeled images alone" if len(old.counts) == 1 else f"{len(old.counts)} datasets"
         like = Size(size.world_size, old.counts).as_typed()
         raise UserError(f"--scale-to {size}: the config trains on {parts}: give something like {like}")
-    if (config.get("auto_scale_lr") or {}).get("enable"):
-        raise UserError(f"--scale-to {size} and auto_scale_lr would both scale the rate: leave one out")
     return old
 
 

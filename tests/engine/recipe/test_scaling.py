@@ -307,11 +307,6 @@ REFUSED: list[tuple[Callable[[], Config], str, str]] = [
     (lambda: small(written_for=dict(world_size=True)), "8x1+4", "give dict"),
     (lambda: small(written_for=dict(world_size=8, gpus=8)), "8x1+4", "give dict"),
     (lambda: small(written_for=dict(accumulative_counts=8)), "8x1+4", "give dict"),
-    (
-        lambda: small(auto_scale_lr=dict(enable=True, base_batch_size=16)),
-        "8x2+8",
-        "would both scale the rate",
-    ),
     (lambda: change(small(), "optim_wrapper.optimizer.type", "LBFGS"), "8x2+8", "learning rate of LBFGS"),
     (lambda: change(small(), "optim_wrapper.optimizer.lr", None), "8x2+8", "lr is None: give a number"),
     (
