@@ -159,6 +159,14 @@ class Checkpoints(Hook):  # type: ignore[misc]
             reached = checkpoint["meta"]["iter"]
             resume.take_up(runner, checkpoint)
             self.start_teacher = resume.leaves_out_start(runner, reached, checkpoint["meta"])
+            self._forget_absent(checkpoint["message_hub"])
+
+    def _forget_absent(self, hub: dict[str, Any]) -> None:
+        """Drops each best value whose file is not here: the checkpoint is of another folder."""
+        for name in [each for each in hub["runtime_info"] if each.startswith("best_")]:
+            if not (self.folder / f"{name}.pth").exists():
+                del hub["runtime_info"][name]
+                hub["resumed_keys"].pop(name, None)
 
 
 def on_host(value: Any) -> Any:

@@ -157,6 +157,23 @@ def test_where_the_last_is_missing_the_others_are_not_cleared_away(
             train(toy_config(), work_dir=tmp_path, resume=resume)
 
 
+def test_another_run_s_best_is_no_bound_for_a_new_work_dir(toy_config: Config, tmp_path: Path) -> None:
+    """Which has a best of its own from the first validation on; the run's own work dir keeps its bound."""
+    train(toy_config(), work_dir=tmp_path / "a", options={"train_cfg.max_iters": 6})
+    path = tmp_path / "a" / "checkpoints" / "last.pth"
+    content = torch.load(path, weights_only=True)
+    info = content["message_hub"]["runtime_info"]
+    info.update(best_teacher=2.0, best_student=2.0)  # above 1, which this metric never is
+    torch.save(content, path)
+    before = (tmp_path / "a" / "checkpoints" / "best_teacher.pth").read_bytes()
+    train(toy_config(), work_dir=tmp_path / "b", resume=path)
+    train(toy_config(), work_dir=tmp_path / "a", resume=True)
+    assert (tmp_path / "a" / "checkpoints" / "best_teacher.pth").read_bytes() == before
+    for network in ("teacher", "student"):
+        best = torch.load(tmp_path / "b" / "checkpoints" / f"best_{network}.pth", weights_only=True)
+        assert best["meta"]["iter"] == 8
+
+
 def test_text_in_a_checkpoint_is_never_run(toy_config: Config, tmp_path: Path) -> None:
     """mmengine's resume reads `meta.config` as a config file, which is Python."""
     train(toy_config(), work_dir=tmp_path / "run", options={"train_cfg.max_iters": 3})
