@@ -79,7 +79,10 @@ def check_free(work_dir: Path, resume: bool) -> None:
 
 
 def lock(work_dir: Path) -> Any:
-    """An open file that keeps other runs out of the work dir until it is closed; UserError if in use."""
+    """An open file that keeps other runs out of the work dir until it is closed; UserError if in use.
+
+    Some cluster file systems can't lock: there the run goes on, and nothing keeps others out.
+    """
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
         file = open(work_dir / LOCK, "w")  # noqa: SIM115  open as long as the run
@@ -89,11 +92,13 @@ def lock(work_dir: Path) -> Any:
         ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         file.close()
         raise UserError(
             f"another run is writing to work dir {work_dir} now: choose another --work-dir"
         ) from None
+    except OSError:  # no lock to be had, as in the caches
+        pass
     close_in_children(file)
     return file
 

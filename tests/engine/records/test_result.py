@@ -1,8 +1,11 @@
 """result.json and metrics.jsonl: whole files, and plain numbers."""
 
+import errno
+import fcntl
 import json
 import math
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -47,6 +50,19 @@ def test_two_runs_cannot_write_to_one_work_dir(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="another run is writing"):
         lock(tmp_path / "run")
     held.close()
+    lock(tmp_path / "run").close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_where_no_file_can_be_locked_a_run_goes_on(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lustre mounted without flock, for one; nobody else is writing there."""
+
+    def refuse(file: object, kind: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
     lock(tmp_path / "run").close()
 
 
