@@ -77,6 +77,7 @@ class ScalarLog(Hook):  # type: ignore[misc]
     def __init__(self, interval: int = 50) -> None:
         self.interval = interval
         self.kept: list[dict[str, Any]] = []
+        self.steps = 0  # of the interval, in this process: a resumed run has not timed the ones before
         self.waited = 0.0
         self.mark = 0.0
 
@@ -96,6 +97,7 @@ class ScalarLog(Hook):  # type: ignore[misc]
         stepped = optim.at_optimizer_step(runner)
         norm = getattr(runner.optim_wrapper, "grad_norm", None) if stepped else None
         self.kept.append({**(outputs or {}), **({} if norm is None else {"grad_norm": norm})})
+        self.steps += 1
         iteration = runner.iter + 1
         if iteration % self.interval == 0 or iteration == runner.max_iters:
             self._give_out(runner, iteration)
@@ -123,13 +125,13 @@ class ScalarLog(Hook):  # type: ignore[misc]
 
     def _give_out(self, runner: Any, iteration: int) -> None:
         scalars = means(self.kept)
-        now, steps = time.perf_counter(), len(self.kept)
+        now = time.perf_counter()
         scalars["lr"] = runner.optim_wrapper.optimizer.param_groups[0]["lr"]
-        scalars["seconds_per_step"] = (now - self.interval_start) / steps
-        scalars["data_seconds_per_step"] = self.waited / steps
+        scalars["seconds_per_step"] = (now - self.interval_start) / self.steps
+        scalars["data_seconds_per_step"] = self.waited / self.steps
         if torch.cuda.is_available():
             scalars["memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
-        self.kept, self.waited, self.interval_start = [], 0.0, now
+        self.kept, self.steps, self.waited, self.interval_start = [], 0, 0.0, now
         finite = {key: value for key, value in scalars.items() if math.isfinite(value)}
         runner.visualizer.add_scalars(finite, step=iteration)
         runner.call_hook("after_scalars", iteration=iteration, scalars=scalars)

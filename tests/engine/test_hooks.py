@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from ssod.engine import hooks
 from ssod.engine.hooks import ScalarLog, SemiHook, means
 from ssod.engine.records.console import boxes_per_image, clock
 from ssod.engine.train import train
@@ -81,6 +82,23 @@ def test_scalars_wait_for_the_interval() -> None:
     assert [each["loss"] for each in scalars] == [0.5, 2.5, 4.0]
     assert scalars[0]["lr"] == 0.5 and scalars[0]["grad_norm"] == 3.0
     assert scalars[0]["num_boxes_cls"] == 4
+
+
+def test_a_resumed_interval_times_the_steps_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine steps of the interval came before: their scalars are in the checkpoint, their time is not."""
+    run, hook, now = runner(9, max_iters=20), ScalarLog(interval=10), [100.0]
+    monkeypatch.setattr(hooks, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    run._resume = True
+    hook.after_load_checkpoint(run, {"scalars": [{"loss": 1.0}] * 9})
+    hook.before_train(run)
+    now[0] += 0.5
+    hook.before_train_iter(run, 9)
+    now[0] += 1.5
+    hook.after_train_iter(run, 9, outputs={"loss": torch.tensor(11.0)})
+    [(_, given)] = run.given
+    assert given["scalars"]["loss"] == 2.0
+    assert given["scalars"]["seconds_per_step"] == 2.0
+    assert given["scalars"]["data_seconds_per_step"] == 0.5
 
 
 def test_means_are_over_the_steps_that_have_the_scalar() -> None:

@@ -153,6 +153,23 @@ def test_a_config_with_an_infinite_number_is_run_again_as_it_is(toy_config: Conf
     assert again.optim_wrapper.clip_grad == dict(max_norm=35, norm_type=math.inf)
 
 
+def test_a_run_that_fails_says_how_far_it_came(
+    toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssod.registry import MODELS
+
+    def set_step(self: Any, step: int) -> None:
+        if step == 3:
+            raise ValueError("broken")
+
+    monkeypatch.setattr(MODELS.get("ToyModel"), "set_step", set_step)
+    with pytest.raises(ValueError, match="broken"):
+        train(toy_config(), work_dir=tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["status"], result["iterations"]) == ("failed", 3)
+    assert result["images_seen"]["labeled"] == 3 * 2
+
+
 def test_a_signal_stops_after_the_step_and_resume_finishes(
     toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

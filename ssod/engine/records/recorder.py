@@ -48,6 +48,12 @@ class Recorder(Hook):  # type: ignore[misc]
         self._count_bad_steps(runner)
         self.write("running", runner.iter)
 
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Counts the step: what fails later is written down with those before it."""
+        self.record["iterations"] = runner.iter + 1
+
     def after_bad_step(self, runner: Any, text: str) -> None:
         """Counts a step that was left out."""
         self._count_bad_steps(runner)
