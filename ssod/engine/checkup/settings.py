@@ -90,9 +90,12 @@ def counts_against_images(setup: Setup) -> Iterator[Finding]:
 
 
 def weights(setup: Setup) -> Iterator[Finding]:
-    """Pretrained weights that are not there."""
+    """Pretrained weights that are not there; for `load_from` nothing is downloaded."""
     for where, path in _weights(setup):
-        if "://" not in path and not Path(path).is_file():
+        if "://" in path and where == "load_from":
+            what = f"{path} is an address, and load_from takes a file"
+            yield fails("weights-missing", where, what, "download it first, and give the path of the file")
+        elif "://" not in path and not Path(path).is_file():
             mend = "put the file there; SSOD_WEIGHTS_ROOT names the folder of the shipped configs"
             yield fails("weights-missing", where, f"no file {path}", mend)
 
@@ -102,7 +105,7 @@ def weights_from_network(setup: Setup) -> Iterator[Finding]:
     for where, path in _weights(setup):
         url = _address(path)
         place = safe_load.place_of(url)
-        if "://" in path and not Path(place).is_file():
+        if "://" in path and where != "load_from" and not Path(place).is_file():
             what = f"{path} is downloaded by the first run" + (f" from {url}" if url != path else "")
             mend = f"without a network, {safe_load.without_network(place)}"
             yield note("weights-from-network", where, what, mend)

@@ -145,6 +145,7 @@ FAULTS: list[Fault] = [
         "val",
     ),
     (lambda w: w.config.update(load_from="gone.pth"), "fails", "weights-missing", "load_from"),
+    (lambda w: w.config.update(load_from="https://a.invalid/b.pth"), "fails", "weights-missing", "load_from"),
     (
         lambda w: backbone(w, init_cfg=dict(type="Pretrained", checkpoint="gone.pth")),
         "fails",
