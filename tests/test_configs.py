@@ -320,6 +320,15 @@ def test_unbiased_teacher_is_the_published_recipe() -> None:
     )
     assert config.model.detector.train_cfg.rpn.sampler.pos_fraction == 0.25
     [views] = [step for step in sources(config)[1].pipeline if step["type"] == "TwoViews"]
+    scales = [(1333, side) for side in range(640, 801, 32)]
+    for name in ("10", "5"):  # the released Base-RCNN-FPN.yaml: one of six, for all views
+        parts = sources(load(f"unbiased_teacher/coco_{name}"))
+        resizes = [
+            parts[0].pipeline[2],
+            *(part[0] for part in (parts[1].pipeline[1].weak, parts[1].pipeline[1].strong)),
+        ]
+        assert [each.type for each in resizes] == ["RandomChoiceResize"] * 3
+        assert all([tuple(size) for size in each.scales] == scales for each in resizes)
     assert "Rotate" in str(load("fixmatch/coco_10").train_dataloader) and "Rotate" not in str(views)
 
 

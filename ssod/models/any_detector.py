@@ -18,7 +18,10 @@ from .views import View
 
 Detector = Any  # any mmdet detector: mmdet has no types
 
-_BOX_TERMS = ("bbox", "centerness", "iou", "dfl", "reg", "wh", "xy", "off", "pts", "shape")
+_BOX_TERMS = (
+    *("bbox", "centerness", "iou", "dfl", "reg", "wh", "xy", "off", "pts", "shape"),
+    *("_l1", "carl", "_ld", "anchor_loc", "shift"),
+)
 
 
 def losses(detector: Detector, view: View, labels: BoxLabels) -> dict[str, Tensor]:

@@ -83,7 +83,9 @@ class Folding:
         pairs = [pair for pair in self.pairs if not pair.norm.training]
         if not pairs:
             return
-        learned = torch.is_grad_enabled() and any(norm.weight.requires_grad for _, norm in pairs)
+        learned = torch.is_grad_enabled() and any(
+            each.requires_grad for _, norm in pairs for each in (norm.weight, norm.bias)
+        )
         scales, shifts = (_learned if learned else _fixed)([norm for _, norm in pairs])
         for pair, scale, shift in zip(pairs, scales, shifts, strict=True):
             _set(pair, (scale, shift))

@@ -105,7 +105,8 @@ class SemiPreprocessor(DetDataPreprocessor):  # type: ignore[misc]
             pixels = functional.pad(pixels, (0, grown[1], 0, grown[0]))
         if self._channel_conversion:
             pixels = pixels.flip(1)
-        images = pixels.float().sub_(self.mean).div_(self.std)
+        # A copy of floats, too: they may be the loader's own.
+        images = pixels.to(torch.float32, copy=True).sub_(self.mean).div_(self.std)
         size = torch.tensor(stack.sizes, dtype=torch.float32)
         anchored = (size / self.pad_size_divisor).ceil() * self.pad_size_divisor
         size, anchored = torch.stack((size, anchored)).to(self.device, non_blocking=True)

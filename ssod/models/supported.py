@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from inspect import signature
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -49,6 +50,11 @@ def check_detector(detector: Any) -> None:
         raise UserError(f"detector {name} learns from masks, and views carry boxes only: use a box detector")
     if hasattr(detector, "roi_head") and not detector.with_rpn:
         raise UserError(f"detector {name} reads proposals from a file: use one with an rpn_head")
+    if any(hasattr(part, "initial_epoch") for part in detector.modules()):
+        raise UserError(
+            f"detector {name} changes its assignment at an epoch (initial_epoch), and training here counts "
+            "steps: use another detector"
+        )
 
 
 def without_masks(detector: ConfigDict) -> ConfigDict:
@@ -88,6 +94,10 @@ def _faults(detector: Any) -> Iterator[str]:
         yield f"has {kind.__name__} with a loss of its own"
     if not detector.rpn_head.use_sigmoid_cls:
         yield "has rpn_head.loss_cls without use_sigmoid=True"
+    yield from _head_faults("rpn_head", detector.rpn_head)
+    yield from _head_faults("roi_head.bbox_head", detector.roi_head.bbox_head)
+    if getattr(detector.roi_head.bbox_head.loss_cls, "use_sigmoid", False):
+        yield "has roi_head.bbox_head.loss_cls with use_sigmoid=True"
     yield from _training_faults("rpn", detector.rpn_head.assigner, detector.rpn_head.sampler)
     yield from _training_faults("rcnn", detector.roi_head.bbox_assigner, detector.roi_head.bbox_sampler)
     for stage in ("rpn", "rcnn"):
@@ -102,6 +112,18 @@ def _faults(detector: Any) -> Iterator[str]:
     for where, config in settings.items():
         if config.nms.get("type", "nms") != "nms" or config.nms.get("class_agnostic", False):
             yield f"has {where}.nms={dict(config.nms)}, not type 'nms' without class_agnostic"
+        unknown = sorted(config.nms.keys() - {"type", "iou_threshold", "class_agnostic", "split_thr"})
+        if unknown:
+            yield f"has {where}.nms with {', '.join(unknown)}"
+
+
+def _head_faults(where: str, head: Any) -> Iterator[str]:
+    """What frcnn.py does not know of a head's losses and box codes."""
+    if not head.bbox_coder.clip_border:
+        yield f"has {where}.bbox_coder with clip_border=False"
+    for name in ("loss_cls", "loss_bbox"):
+        if "label_weight" in signature(getattr(head, name).forward).parameters:
+            yield f"has {where}.{name} of type {type(getattr(head, name)).__name__}, which counts for itself"
 
 
 def _training_faults(stage: str, assigner: Any, sampler: Any) -> Iterator[str]:
@@ -112,6 +134,10 @@ def _training_faults(stage: str, assigner: Any, sampler: Any) -> Iterator[str]:
         yield f"has a {head} trained with {kinds[0]} and {kinds[1]}, not MaxIoUAssigner and RandomSampler"
     wrong = {
         "assigner.neg_iou_thr": (assigner.neg_iou_thr, isinstance(assigner.neg_iou_thr, (int, float))),
+        "assigner.perm_repeat_gt_cfg": (
+            getattr(assigner, "perm_repeat_gt_cfg", None),
+            getattr(assigner, "perm_repeat_gt_cfg", None) is None,
+        ),
         "assigner.gt_max_assign_all": (assigner.gt_max_assign_all, bool(assigner.gt_max_assign_all)),
         "assigner.ignore_iof_thr": (assigner.ignore_iof_thr, assigner.ignore_iof_thr < 0),
         "sampler.neg_pos_ub": (sampler.neg_pos_ub, sampler.neg_pos_ub < 0),

@@ -22,8 +22,8 @@ class EMATeacher:
     def __init__(
         self, decay: float = 0.999, ramp: bool = True, buffers: Literal["copy", "average"] = "copy"
     ) -> None:
-        if not 0 <= decay <= 1:
-            raise UserError(f"EMATeacher: decay is a share in [0, 1], got {decay}")
+        if not isinstance(decay, int | float) or not 0 <= decay <= 1:
+            raise UserError(f"EMATeacher: decay is a share in [0, 1], got {decay!r}")
         if buffers not in ("copy", "average"):
             raise UserError(f"EMATeacher: buffers is 'copy' or 'average', not {buffers!r}")
         self.decay = decay

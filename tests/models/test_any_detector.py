@@ -203,6 +203,11 @@ TERMS = {
     "loss_center_heatmap": False,
     "loss_wh": True,
     "loss_offset": True,
+    "loss_l1": True,
+    "loss_carl": True,
+    "loss_ld": True,
+    "loss_anchor_loc": True,
+    "tl_loss_centripetal_shift": True,
     "acc": False,
 }
 
@@ -374,6 +379,10 @@ def test_what_boxes_alone_cannot_train_is_refused() -> None:
     del changed.rpn_head
     with pytest.raises(UserError, match="FastRCNN reads proposals from a file"):
         semi(changed)
+    staged = own("retinanet")
+    staged.bbox_head.initial_epoch = 4  # as TOOD's head has it
+    with pytest.raises(UserError, match=r"RetinaNet changes its assignment at an epoch \(initial_epoch\)"):
+        check_detector(staged)
 
 
 # ---------------------------------------------------------------- training

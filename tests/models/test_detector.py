@@ -325,6 +325,7 @@ def test_a_method_without_the_teacher_it_needs(registered: None) -> None:
 
 TEACHERS: list[tuple[str, dict[str, Any]]] = [
     ("decay", dict(type="EMATeacher", decay=1.5)),
+    ("decay is a share in .* got '0.9'", dict(type="EMATeacher", decay="0.9")),
     ("buffers", dict(type="EMATeacher", buffers="skip")),
 ]
 

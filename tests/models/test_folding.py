@@ -122,6 +122,22 @@ def test_follows_its_tensors(registered: None) -> None:
         assert ours.equal(theirs)
 
 
+def test_a_bias_learns_beside_a_weight_that_does_not(registered: None) -> None:
+    plain = resnet()
+    folded = copy.deepcopy(plain)
+    fold_norms(folded)
+    gradients = []
+    for network in (plain, folded):
+        norms = [each for each in network.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+        for norm in norms:
+            norm.weight.requires_grad_(False)
+        sum(each.square().sum() for each in network(IMAGES)).backward()
+        gradients.append([norm.bias.grad for norm in norms if norm.bias.requires_grad])
+    assert gradients[0] and all(each is not None for each in gradients[1])
+    for ours, theirs in zip(gradients[1], gradients[0], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
 def test_checkpointed_blocks_and_a_failed_call(registered: None) -> None:
     """Gradient checkpointing runs blocks again outside of the call; an error leaves nothing folded."""
     plain = resnet(with_cp=True, norm_cfg=dict(type="BN", requires_grad=False))

@@ -83,6 +83,17 @@ def test_pixels_and_sizes_are_mmdets(registered: None, change: dict[str, Any]) -
         assert view.padded.tolist() == [list(each.pad_shape) for each in expected["data_samples"]]
 
 
+def test_a_batch_of_floats_stays_as_it_is(registered: None) -> None:
+    """As PhotoMetricDistortion leaves them: pictures show the batch afterwards."""
+    from ssod.core.image_stack import ImageStack
+
+    pixels = torch.full((2, 3, 64, 64), 100.0)
+    data = {"labeled": {**loaded()["labeled"], "inputs": ImageStack(pixels, [(64, 64), (64, 64)])}}
+    preprocessor = build(bgr_to_rgb=False)
+    first, second = (preprocessor(data, training=True)["inputs"].labeled.images for _ in range(2))
+    assert (pixels == 100).all() and torch.equal(first, second) and (first != 100).all()
+
+
 def test_the_student_sees_one_batch(registered: None) -> None:
     """Labeled (60, 90) and strong (100, 65) share 128 x 96; the teacher's 64 x 64 stay its own."""
     batch = build()(loaded(), training=True)["inputs"]

@@ -191,9 +191,9 @@ def load(path: str | os.PathLike[str], lazily: bool = False) -> dict[str, Any]:
 
     lazily: for who needs little of it; its tensors are read from the file when they are used.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UserError(f"checkpoint {path} does not exist: give the path of a .pth file")
+    path = Path(path)
     try:
         content = safe_load.read(path, lazily=lazily)
     except UserError as error:

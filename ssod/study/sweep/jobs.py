@@ -119,10 +119,10 @@ def _held_outside(folder: Path) -> bool:
     try:
         with open(folder / ".lock") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # no run was there, or the file system can't lock
+        return False
     return False
 
 
