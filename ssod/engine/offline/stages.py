@@ -31,6 +31,7 @@ from ssod.engine.saving import checkpoints
 from ssod.engine.stop import StopSignal
 from ssod.engine.testing import load_model, silence
 from ssod.errors import UserError
+from ssod.written_config import readable
 
 LABELS = "pseudo.json"
 STAGE = "stage.json"  # a stage's provenance, and the seconds that labeling took
@@ -217,7 +218,7 @@ class _Run:
         first, self.owns = not self.owns, True
         self._write("running")
         if first and is_main_process():
-            config = Config(self.config.to_dict())
+            config = Config(readable(self.config.to_dict()))
             config.pop("launcher", None)
             write_text(self.work_dir / "config.py", config.pretty_text)
 

@@ -97,6 +97,7 @@ class Trainer:
     def __call__(self, folder: Path, config: Config, path: Any, resume: bool) -> dict[str, Any]:
         result.check_free(folder, resume)
         self.calls.append((folder.name, config, resume))
+        config.randomness.seed = 7 if config.randomness.seed is None else config.randomness.seed  # "drawn"
         outcome = self.outcomes.pop(folder.name, "done")
         if isinstance(outcome, BaseException):
             raise outcome
@@ -143,7 +144,10 @@ STAGES = ["stage_1_teacher", "stage_2_labels", "stage_3_student"]
 
 
 def test_teacher_labels_student(run: Any, trainer: Trainer, tmp_path: Path, capsys: Any) -> None:
-    record, out = run(), tmp_path / "run"
+    def largest(config: Config) -> None:
+        config.optim_wrapper.clip_grad = dict(max_norm=9.0, norm_type=float("inf"))
+
+    record, out = run(change=largest), tmp_path / "run"
     assert record == result.read_result(out)
     assert trainer.names == ["stage_1_teacher", "stage_3_student"]
     (_, teacher, _), (_, student, _) = trainer.calls
@@ -160,6 +164,7 @@ def test_teacher_labels_student(run: Any, trainer: Trainer, tmp_path: Path, caps
     assert "stage 1 of 3, train the teacher" in said and "3 stages in" in said
     again = Config.fromfile(out / "config.py")
     assert again.stages == dict(rounds=1) and again.model.method.type == "STAC"
+    assert again.optim_wrapper.clip_grad.norm_type == float("inf")
 
 
 def test_labels_are_the_teachers(run: Any, data: Path, tmp_path: Path) -> None:
@@ -228,6 +233,20 @@ def test_a_finished_run_is_not_touched(run: Any, trainer: Trainer, tmp_path: Pat
         run()
     assert run(resume=True) == record
     assert trainer.calls == [] and files(tmp_path / "run") == before
+
+
+def test_a_seed_that_is_drawn_is_no_other_config(run: Any, trainer: Trainer, tmp_path: Path) -> None:
+    """A training that is asked for no seed draws one into the config it is given."""
+
+    def unseeded(config: Config) -> None:
+        config.randomness = dict(seed=None)
+
+    trainer.outcomes["stage_3_student"] = RuntimeError("out of memory")
+    with pytest.raises(RuntimeError):
+        run(change=unseeded)
+    assert trainer.calls[0][1].randomness.seed == 7
+    assert run(resume=True, change=unseeded)["status"] == "done"
+    assert trainer.names == ["stage_1_teacher", "stage_3_student", "stage_3_student"]
 
 
 def test_stages_that_are_done_are_skipped_without_being_asked(
