@@ -40,9 +40,10 @@ METHODS: dict[str, dict[str, Any] | None] = {
     "UnbiasedTeacher": dict(unsup_weight=BURN_IN, min_score=0.5),
     "STAC": dict(),
 }
-# Relative to the step's total loss. Torch 2.11 gives the digits of 2.15; other convolutions (oneDNN off) give
-# 1.1e-4 at most in the first eight steps; then scores cross bounds, and it is up to 0.1.
-TIGHT_STEPS, TIGHT, LOOSE = 8, 1e-3, 0.3
+# For each step, relative to its total loss. Torch 2.11 gives the digits of 2.15. Before labels are made
+# processors differ by 3e-6; in the first eight steps other convolutions (oneDNN off) by 1.1e-4 at most, AVX2
+# alone by 2.1e-3; then scores cross bounds, and it is up to 0.17.
+BOUNDS = [1e-3] * 3 + [5e-3] * 5 + [0.3] * (STEPS - 8)
 
 
 def loader(root: Path, offline_labels: bool) -> Any:
@@ -139,10 +140,9 @@ def test_losses_are_the_golden_ones(registered: None, name: str, tmp_path: Path)
         assert max(got["unsup_loss_cls"][-5:]) > 0, "the last steps must learn from unlabeled images"
     for step in range(STEPS):
         scale = sum(values[step] for values in expected.values())
-        bound = TIGHT if step < TIGHT_STEPS else LOOSE
         for key, values in expected.items():
             apart = abs(got[key][step] - values[step]) / scale
-            assert apart <= bound, (
+            assert apart <= BOUNDS[step], (
                 f"step {step}: {key} is {got[key][step]}, was {values[step]}; meant? {RENEW}"
             )
 
