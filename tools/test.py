@@ -34,10 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ssod.engine.records.console import metrics_table
-    from ssod.engine.testing import check_out, evaluate_checkpoint, write_report
+    from ssod.engine.testing import check_out_file, evaluate_checkpoint, write_report
 
     if arguments.out is not None:
-        check_out(arguments.out)
+        check_out_file(arguments.out)
     report = evaluate_checkpoint(
         arguments.config,
         arguments.checkpoint,

@@ -75,10 +75,15 @@ def check_records(path: str, section: str, records: Sequence[Any], keys: Sequenc
             f"every record needs {', '.join(keys)}"
         )
     check_kinds(path, section, records, keys)
-    ids = {record["id"] for record in records}
-    if len({isinstance(each, str) for each in ids}) > 1:
-        raise UserError(f"ids in '{section}' of {path} are numbers and texts: use one kind")
-    if len(ids) != len(records):
+    check_unique(path, section, [record["id"] for record in records])
+
+
+def check_unique(path: str | Path, section: str, ids: Sequence[Any]) -> None:
+    """Raises UserError unless all ids are numbers or all strings, and none is there twice."""
+    different = set(ids)
+    if len({isinstance(each, str) for each in different}) > 1:
+        raise UserError(f"ids in '{section}' of {path} are numbers and strings: use one kind")
+    if len(different) != len(ids):
         raise UserError(f"ids in '{section}' of {path} are not unique: number the records again")
 
 
@@ -113,10 +118,9 @@ def _hold(key: str, values: Sequence[Any]) -> bool:
     given = [value for value in values if value is not None]
     if not {type(value) for value in given} <= {*_KINDS[key][0]}:
         return False
-    sides = (side for value in given for side in value) if key == "bbox" else ()
-    return {type(side) for side in sides} <= {*_NUMBER} and (
-        key != "bbox" or {len(value) for value in given} <= {4}
-    )
+    if key != "bbox":
+        return True
+    return {len(box) for box in given} <= {4} and {type(side) for box in given for side in box} <= {*_NUMBER}
 
 
 def check_folder(prefix: str, ann_file: str) -> None:

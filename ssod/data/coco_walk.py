@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ssod.data.coco_file import check_unique
 from ssod.errors import UserError
 
 # What is said of an image before anyone looked at it. Other keys may tell what is to be seen there: LVIS has
@@ -114,7 +115,4 @@ def check_ids(path: Path, section: str, ids: list[Any]) -> None:
         raise UserError(
             f"record {wrong} of '{section}' in {path} has the id {ids[wrong]!r}: give each record a number"
         )
-    if len({type(value) for value in ids}) > 1:
-        raise UserError(f"ids in '{section}' of {path} are numbers and strings: use one kind")
-    if len(set(ids)) != len(ids):
-        raise UserError(f"ids in '{section}' of {path} are not unique: number the records again")
+    check_unique(path, section, ids)

@@ -66,7 +66,7 @@ def evaluate_checkpoint(
     }
 
 
-def check_out(out: str | Path) -> None:
+def check_out_file(out: str | Path) -> None:
     """Raises UserError where an `--out` can't be a file: before the work, not after it."""
     if Path(out).is_dir():
         raise UserError(f"--out {out} is a folder: name a file in it, such as {Path(out, 'ap.json')}")

@@ -119,7 +119,7 @@ def _faults(detector: Any) -> Iterator[str]:
 
 def _head_faults(where: str, head: Any) -> Iterator[str]:
     """What frcnn.py does not know of a head's losses and box codes."""
-    if not head.bbox_coder.clip_border:
+    if not getattr(head.bbox_coder, "clip_border", True):  # coders without the option clip
         yield f"has {where}.bbox_coder with clip_border=False"
     for name in ("loss_cls", "loss_bbox"):
         if "label_weight" in signature(getattr(head, name).forward).parameters:
@@ -134,10 +134,7 @@ def _training_faults(stage: str, assigner: Any, sampler: Any) -> Iterator[str]:
         yield f"has a {head} trained with {kinds[0]} and {kinds[1]}, not MaxIoUAssigner and RandomSampler"
     wrong = {
         "assigner.neg_iou_thr": (assigner.neg_iou_thr, isinstance(assigner.neg_iou_thr, (int, float))),
-        "assigner.perm_repeat_gt_cfg": (
-            getattr(assigner, "perm_repeat_gt_cfg", None),
-            getattr(assigner, "perm_repeat_gt_cfg", None) is None,
-        ),
+        "assigner.perm_repeat_gt_cfg": (assigner.perm_repeat_gt_cfg, assigner.perm_repeat_gt_cfg is None),
         "assigner.gt_max_assign_all": (assigner.gt_max_assign_all, bool(assigner.gt_max_assign_all)),
         "assigner.ignore_iof_thr": (assigner.ignore_iof_thr, assigner.ignore_iof_thr < 0),
         "sampler.neg_pos_ub": (sampler.neg_pos_ub, sampler.neg_pos_ub < 0),

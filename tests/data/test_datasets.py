@@ -172,7 +172,7 @@ def without(section: str, key: str) -> Any:
         (lambda c: c["images"][1].update(width="80"), "record 1 of 'images' in .* has the width '80'"),
         (lambda c: c["images"][0].update(file_name=3), "has the file_name '3': a text, in quotes, is needed"),
         (lambda c: c["images"][0].update(id=[1]), r"has the id '\[1\]': a number or a text is needed"),
-        (lambda c: c["images"][0].update(id="1"), "ids in 'images' of .* are numbers and texts"),
+        (lambda c: c["images"][0].update(id="1"), "ids in 'images' of .* are numbers and strings"),
         (lambda c: c["annotations"][0].update(bbox=[]), r"has the bbox '\[\]': \[x, y, width, height\]"),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, "3", 4]), "has the bbox .* in numbers is needed"),
         (lambda c: c["annotations"][0].update(area=True), "has the area 'True': a number is needed"),

@@ -529,6 +529,13 @@ def test_what_would_be_computed_otherwise_is_found(registered: None, change: Cha
     assert re.search(message, fault) and "\n" not in fault
 
 
+def test_a_coder_without_the_option_to_clip_is_exact(registered: None) -> None:
+    config = detectors.config()
+    for head in (config.rpn_head, config.roi_head.bbox_head):
+        head.bbox_coder.type = "LegacyDeltaXYWHBBoxCoder"
+    assert two_stage_fault(detectors.build(config)) is None
+
+
 OVERRIDES = [  # part, the method that a subclass has of its own, what is said of it
     ("", "loss", "has a loss function of its own"),
     ("rpn_head", "forward", "has Other in the place of RPNHead"),
